@@ -1,0 +1,58 @@
+# One target per row of the tree: davit_row(name SOURCES ... USES ...) makes a static library that may use
+# only the rows and packages that it names.  Include paths start at the repository's root.
+
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl>=7.88)
+pkg_check_modules(CJSON REQUIRED IMPORTED_TARGET libcjson)
+pkg_check_modules(MHD REQUIRED IMPORTED_TARGET libmicrohttpd>=0.9.75)
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
+pkg_check_modules(GNUTLS REQUIRED IMPORTED_TARGET gnutls)
+pkg_check_modules(YAML REQUIRED IMPORTED_TARGET yaml-0.1)
+find_path(CGROUP_INCLUDE_DIR libcgroup.h REQUIRED)
+find_library(CGROUP_LIBRARY cgroup REQUIRED)
+add_library(davit_libcgroup INTERFACE)
+target_include_directories(davit_libcgroup INTERFACE ${CGROUP_INCLUDE_DIR})
+target_link_libraries(davit_libcgroup INTERFACE ${CGROUP_LIBRARY})
+
+add_library(davit_flags INTERFACE)
+target_include_directories(davit_flags INTERFACE "${PROJECT_SOURCE_DIR}")
+target_compile_definitions(davit_flags INTERFACE _GNU_SOURCE DAVIT_VERSION="${PROJECT_VERSION}")
+target_compile_options(davit_flags INTERFACE
+  -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef
+  -fno-strict-aliasing)
+if(DAVIT_SANITIZE)
+  target_compile_options(davit_flags INTERFACE -fsanitize=${DAVIT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(davit_flags INTERFACE -fsanitize=${DAVIT_SANITIZE})
+endif()
+if(DAVIT_COVERAGE)
+  target_compile_options(davit_flags INTERFACE --coverage)
+  target_link_options(davit_flags INTERFACE --coverage)
+endif()
+if(DAVIT_FUZZ)
+  target_compile_options(davit_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+function(davit_row name)
+  cmake_parse_arguments(ROW "" "" "SOURCES;USES" ${ARGN})
+  add_library(${name} STATIC ${ROW_SOURCES})
+  target_link_libraries(${name} PUBLIC davit_flags ${ROW_USES})
+endfunction()
+
+function(davit_program name)
+  cmake_parse_arguments(PROG "" "" "SOURCES;USES" ${ARGN})
+  add_executable(${name} ${PROG_SOURCES})
+  target_link_libraries(${name} PRIVATE davit_flags ${PROG_USES})
+endfunction()
+
+# davit_test(label name SOURCES ... USES ...): a cmocka program, run by ctest under `label`.
+function(davit_test label name)
+  cmake_parse_arguments(T "" "" "SOURCES;USES" ${ARGN})
+  pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
+  add_executable(${name} ${T_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/tests")
+  target_link_libraries(${name} PRIVATE davit_flags ${T_USES} PkgConfig::CMOCKA)
+  target_compile_definitions(${name} PRIVATE DAVIT_SOURCE_DIR="${PROJECT_SOURCE_DIR}" DAVIT_BINARY_DIR="${CMAKE_BINARY_DIR}")
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 120)
+endfunction()
