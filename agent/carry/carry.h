@@ -1,0 +1,44 @@
+/* The path of a request inside the agent: data links from gateways on one side, containers' HTTP/1.1 on the other.
+ * N loops.  The agent's state loop tells it which replicas may be reached; all calls here on that thread. */
+#ifndef DV_CARRY_H
+#define DV_CARRY_H
+
+#include "proto/base/err.h"
+#include "proto/rt/linkio.h"
+#include "proto/rt/mailbox.h"
+
+struct dv_carry;
+
+struct dv_carry_cfg {
+    const struct dv_clock *clock;
+    int n_loops;
+    struct dv_mailbox *state;
+    /* On the state loop: the container's side refused connections or broke (readiness should look again). */
+    void (*on_trouble)(void *ctx, uint64_t replica, enum dv_link_reset what);
+    /* On the state loop: a draining replica has no request inside any more. */
+    void (*on_drained)(void *ctx, uint64_t replica);
+    void *ctx;
+};
+
+int dv_carry_start(const struct dv_carry_cfg *cfg, struct dv_carry **out, struct dv_err *err);
+void dv_carry_free(struct dv_carry *c); /* resets every stream with SHUTDOWN, joins the loops */
+
+/* Takes an open server link whose purpose is data (already detached from its loop); loops take turns. */
+void dv_carry_adopt(struct dv_carry *c, struct dv_linkio *io);
+
+struct dv_carry_replica {
+    uint64_t id;
+    const char *address;       /* "172.17.0.2:8080" */
+    uint32_t concurrency;
+};
+int dv_carry_replica_put(struct dv_carry *c, const struct dv_carry_replica *r); /* may take requests from now on */
+void dv_carry_replica_drain(struct dv_carry *c, uint64_t id);  /* refuses new ones; on_drained follows, at once when idle */
+/* Gone: requests inside end with `why` (EXITED ...). */
+void dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why);
+/* Now, over the loops; DV_OK or DV_NOT_FOUND. */
+int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint64_t *out_served);
+/* Tell gateways to open no new streams; used before the agent stops. */
+void dv_carry_goaway(struct dv_carry *c);
+void dv_carry_metrics(struct dv_carry *c, struct dv_buf *out);
+
+#endif

@@ -1,0 +1,114 @@
+/* Docker Engine API behind a table of functions: the real one over libcurl (engine_docker.c) and an in-memory one
+ * for tests (engine_fake.c).  Asynchronous; every on_done runs exactly once on the loop, never before the call
+ * returned; after close it does not run any more.  One owner, the agent's state loop. */
+#ifndef DV_ENGINE_H
+#define DV_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "proto/base/arena.h"
+#include "proto/base/err.h"
+#include "proto/base/str.h"
+#include "proto/wire/types.h"
+
+struct dv_loop;
+struct dv_engine;
+
+struct dv_engine_info {
+    char version[32], api[16], arch[24], os[24], cgroup[8], name[64]; /* cgroup "v1"/"v2"; name: "docker" or "podman" */
+    int64_t cpus, memory_bytes;
+    bool has_memory_limit, has_pids_limit, has_cpu_quota;
+};
+
+struct dv_engine_image {
+    char id[80];
+    char arch[24], os[24];
+    struct dv_strs entrypoint, command; /* in the call's arena, borrowed for the callback */
+    struct dv_kvs env;
+    char user[64], workdir[256];
+    int64_t exposed_port; /* lowest exposed tcp port; 0 when none */
+    int64_t size_bytes;
+};
+
+struct dv_engine_mount {
+    const char *source, *target;
+    bool read_only;
+};
+
+struct dv_engine_create {
+    const char *name, *image;
+    struct dv_strs entrypoint, command, env; /* env "K=V" */
+    struct dv_kvs labels;
+    const char *user, *workdir, *network, *hostname;
+    const struct dv_engine_mount *mounts;
+    size_t n_mounts;
+    int64_t memory_bytes, cpu_mcpu, pids, files, tmp_bytes;
+    bool read_only;
+    /* Always: all capabilities dropped, no-new-privileges, no restart policy, log driver json-file with rotation (or
+     * none), init off. */
+};
+
+struct dv_engine_container { /* list and inspect */
+    char id[72];
+    char name[80], state[16]; /* created running paused restarting removing exited dead */
+    char address[64];         /* IP on its network; empty when none */
+    int64_t pid;
+    int64_t exit_code;
+    bool oom_killed;
+    char error[160];
+    struct dv_kvs labels;     /* borrowed for the callback */
+    int64_t started_ms;       /* wall */
+};
+
+struct dv_engine_event {
+    const char *action;       /* "die" "oom" "start" "destroy" */
+    const char *container;    /* id */
+    int64_t exit_code;        /* die */
+    int64_t time_ns;
+};
+
+struct dv_engine_log {
+    bool is_stderr;
+    int64_t wall_ms;
+    struct dv_sv text; /* one line without its newline (long lines are cut at 16 KiB) */
+};
+
+typedef void dv_engine_done(void *ctx, int code, const struct dv_err *err);
+
+struct dv_engine_ops {
+    /* Ping, negotiate the API version (min(ours, the engine's), at least what it demands), read info. */
+    void (*connect)(struct dv_engine *e, void (*done)(void *ctx, int code, const struct dv_engine_info *info, const struct dv_err *err), void *ctx);
+    /* DV_NOT_FOUND when it is not present. */
+    void (*image_inspect)(struct dv_engine *e, const char *image, void (*done)(void *ctx, int code, const struct dv_engine_image *img, const struct dv_err *err), void *ctx);
+    /* progress (may be NULL): 0-100 or -1 and the engine's words.  DV_NOT_FOUND, DV_DENIED, DV_E_ENGINE. */
+    void (*image_pull)(struct dv_engine *e, const char *image, const struct dv_registry_auth *auth,
+                       void (*progress)(void *ctx, int percent, const char *status), dv_engine_done *done, void *ctx);
+    void (*image_list)(struct dv_engine *e, void (*done)(void *ctx, int code, const struct dv_image_ref *images, size_t n, const struct dv_err *err), void *ctx);
+    void (*create)(struct dv_engine *e, const struct dv_engine_create *spec, void (*done)(void *ctx, int code, const char *id, const struct dv_err *err), void *ctx);
+    void (*start)(struct dv_engine *e, const char *id, dv_engine_done *done, void *ctx);   /* DV_NOT_FOUND; already running is DV_OK */
+    void (*stop)(struct dv_engine *e, const char *id, int64_t grace_ms, dv_engine_done *done, void *ctx); /* gone or stopped is DV_OK */
+    void (*kill)(struct dv_engine *e, const char *id, const char *signal, dv_engine_done *done, void *ctx);
+    void (*remove)(struct dv_engine *e, const char *id, bool force, dv_engine_done *done, void *ctx);    /* gone is DV_OK */
+    void (*inspect)(struct dv_engine *e, const char *id, void (*done)(void *ctx, int code, const struct dv_engine_container *c, const struct dv_err *err), void *ctx);
+    /* Containers with this label ("key" or "key=value"), stopped ones too. */
+    void (*list)(struct dv_engine *e, const char *label, void (*done)(void *ctx, int code, const struct dv_engine_container *c, size_t n, const struct dv_err *err), void *ctx);
+    /* Lines as they come; returns a handle for logs_cancel.  follow ends with done when the container ends. */
+    void *(*logs)(struct dv_engine *e, const char *id, int64_t tail, int64_t since_ms, bool follow,
+                  void (*line)(void *ctx, const struct dv_engine_log *l), dv_engine_done *done, void *ctx);
+    void (*logs_cancel)(struct dv_engine *e, void *handle); /* no done follows */
+    /* The events stream for containers with this label; done when it broke (reconnect after a pause). */
+    void (*events)(struct dv_engine *e, const char *label, void (*event)(void *ctx, const struct dv_engine_event *ev), dv_engine_done *done, void *ctx);
+    /* Make sure a bridge network of this name exists without container-to-container traffic. */
+    void (*network_ensure)(struct dv_engine *e, const char *name, dv_engine_done *done, void *ctx);
+    void (*stats)(const struct dv_engine *e, uint64_t *calls, uint64_t *errors);
+    void (*close)(struct dv_engine *e);
+};
+
+struct dv_engine {
+    const struct dv_engine_ops *ops;
+};
+
+/* endpoint: "unix:///var/run/docker.sock" or "tcp://127.0.0.1:2375".  No I/O yet. */
+int dv_engine_docker_open(struct dv_loop *loop, const char *endpoint, struct dv_engine **out, struct dv_err *err);
+
+#endif
