@@ -86,10 +86,10 @@ int dv_err_wrap(struct dv_err *err, const char *fmt, ...)
     char old[sizeof(err->msg)];
     memcpy(old, err->msg, sizeof(old));
     const char *tail = old[0] ? old : dv_err_text(err->code);
-    size_t n = strlen(ctx);
+    size_t n = strlen(ctx), room = sizeof(err->msg) - n;
     memcpy(err->msg, ctx, n + 1);
-    if (n + 3 < sizeof(err->msg))
-        (void)snprintf(err->msg + n, sizeof(err->msg) - n, ": %s", tail);
+    if (room > 3)
+        (void)snprintf(err->msg + n, room, ": %.*s", (int)room - 3, tail);
     return err->code;
 }
 

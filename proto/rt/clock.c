@@ -1,6 +1,7 @@
 #include "proto/rt/clock.h"
 #include "proto/base/banned.h"
 #include "proto/base/err.h"
+#include "proto/base/str.h"
 
 #include <ctype.h>
 
@@ -43,8 +44,10 @@ void dv_rfc3339(int64_t wall_ms, char out[DV_RFC3339_TEXT])
     int ms = (int)(wall_ms % 1000);
     struct tm tm;
     gmtime_r(&s, &tm);
-    (void)snprintf(out, DV_RFC3339_TEXT, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", (tm.tm_year + 1900) % 10000,
-                   tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ms < 0 ? 0 : ms);
+    char text[80]; /* room for whatever an int may print as; a real date takes 24 */
+    (void)snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1,
+                   tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ms < 0 ? 0 : ms);
+    dv_copy(out, DV_RFC3339_TEXT, text);
 }
 
 static int digits(const char **s, int n, int *out)
