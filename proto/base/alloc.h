@@ -8,11 +8,11 @@
 #include <stdint.h>
 #include "proto/base/auto.h"
 
-void *dv_alloc(size_t n) __attribute__((malloc));             /* uninitialised; NULL when out of memory */
-void *dv_zalloc(size_t n) __attribute__((malloc));            /* zeroed */
+void *dv_alloc(size_t n) __attribute__((malloc));  /* uninitialised; NULL when out of memory */
+void *dv_zalloc(size_t n) __attribute__((malloc)); /* zeroed */
 void *dv_zalloc_n(size_t count, size_t n) __attribute__((malloc)); /* zeroed; NULL on overflow too */
-void *dv_realloc(void *p, size_t n);                          /* p untouched when NULL is returned */
-char *dv_strdup(const char *s);                               /* NULL in, NULL out */
+void *dv_realloc(void *p, size_t n);                               /* p untouched when NULL is returned */
+char *dv_strdup(const char *s);                                    /* NULL in, NULL out */
 char *dv_strndup(const char *s, size_t n);
 char *dv_asprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void dv_free(void *p);

@@ -12,7 +12,10 @@ struct dv_arena {
     size_t used_bytes;             /* handed out since init or reset */
 };
 
-#define DV_ARENA_INIT {0}
+#define DV_ARENA_INIT                                                                                        \
+    {                                                                                                        \
+        0                                                                                                    \
+    }
 
 /* Aligned to 16, uninitialised; NULL when out of memory. */
 void *dv_arena_alloc(struct dv_arena *a, size_t n);

@@ -10,20 +10,20 @@
 
 #include "proto/base/banned.h"
 
-#define DV_AUTO_DEFINE(type, func)                                                                            \
-    static inline void func##_auto_(type *p)                                                                  \
-    {                                                                                                         \
-        func(*p);                                                                                             \
-    }                                                                                                         \
+#define DV_AUTO_DEFINE(type, func)                                                                           \
+    static inline void func##_auto_(type *p)                                                                 \
+    {                                                                                                        \
+        func(*p);                                                                                            \
+    }                                                                                                        \
     struct dv_auto_semicolon_
 #define DV_AUTO(func) __attribute__((cleanup(func##_auto_)))
 
 /* Take the pointer out of *pp, leaving NULL behind. */
-#define dv_steal(pp)                                                                                          \
-    __extension__({                                                                                           \
-        __typeof__(*(pp)) dv_steal_v_ = *(pp);                                                                \
-        *(pp) = NULL;                                                                                         \
-        dv_steal_v_;                                                                                          \
+#define dv_steal(pp)                                                                                         \
+    __extension__({                                                                                          \
+        __typeof__(*(pp)) dv_steal_v_ = *(pp);                                                               \
+        *(pp) = NULL;                                                                                        \
+        dv_steal_v_;                                                                                         \
     })
 
 void dv_fd_close_auto_(int *fd);
@@ -36,7 +36,8 @@ static inline int dv_steal_fd(int *fd)
     return v;
 }
 
-#define DV_CONTAINER_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-__builtin_offsetof(type, member)))
-#define DV_COUNT(a)                        (sizeof(a) / sizeof((a)[0]))
+#define DV_CONTAINER_OF(ptr, type, member)                                                                   \
+    ((type *)(void *)((char *)(ptr) - __builtin_offsetof(type, member)))
+#define DV_COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 #endif

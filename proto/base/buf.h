@@ -18,7 +18,10 @@ struct dv_buf {
     int failed; /* first failure since the last clear */
 };
 
-#define DV_BUF_INIT {0}
+#define DV_BUF_INIT                                                                                          \
+    {                                                                                                        \
+        0                                                                                                    \
+    }
 
 void dv_buf_init(struct dv_buf *b, size_t max);
 void dv_buf_deinit(struct dv_buf *b); /* frees the bytes; the buffer may be used again */
@@ -44,7 +47,7 @@ static inline struct dv_sv dv_buf_sv(const struct dv_buf *b)
 void dv_buf_clear(struct dv_buf *b); /* empties, keeps the memory */
 /* Empties; gives memory above keep_bytes back. */
 void dv_buf_reset(struct dv_buf *b, size_t keep_bytes);
-void dv_buf_consume(struct dv_buf *b, size_t n); /* n <= len */
+void dv_buf_consume(struct dv_buf *b, size_t n);    /* n <= len */
 void dv_buf_truncate(struct dv_buf *b, size_t len); /* len <= dv_buf_len */
 
 /* Room for n more bytes at dv_buf_end(b); follow with dv_buf_commit(b, written). */

@@ -11,28 +11,28 @@
 #include <stdbool.h>
 
 /*      code   name               http  retry  text */
-#define DV_ERR_TABLE(X)                                                                                       \
-    X(0, DV_OK, 200, false, "ok")                                                                             \
-    X(1, DV_NOT_FOUND, 404, false, "not found")                                                               \
-    X(2, DV_CONFLICT, 409, false, "conflict")                                                                 \
-    X(3, DV_EXISTS, 409, false, "already exists")                                                             \
-    X(4, DV_NO_CAPACITY, 503, true, "no capacity")                                                            \
-    X(5, DV_QUOTA, 429, true, "over quota")                                                                   \
-    X(6, DV_DEADLINE, 504, false, "deadline exceeded")                                                        \
-    X(7, DV_INVALID, 400, false, "invalid input")                                                             \
-    X(8, DV_AGAIN, 503, true, "not ready, try again")                                                         \
-    X(9, DV_DENIED, 403, false, "denied")                                                                     \
-    X(10, DV_UNAUTHENTICATED, 401, false, "no or wrong credentials")                                          \
-    X(11, DV_TOO_LARGE, 413, false, "too large")                                                              \
-    X(12, DV_PRECONDITION, 412, false, "precondition failed")                                                 \
-    X(13, DV_CLOSED, 503, true, "closed")                                                                     \
-    X(14, DV_UNSUPPORTED, 501, false, "not supported")                                                        \
-    X(-1, DV_E_NOMEM, 500, true, "out of memory")                                                             \
-    X(-2, DV_E_IO, 500, true, "input/output error")                                                           \
-    X(-3, DV_E_PROTO, 502, false, "protocol error")                                                           \
-    X(-4, DV_E_BUG, 500, false, "internal error")                                                             \
-    X(-5, DV_E_STORE, 500, true, "store failure")                                                             \
-    X(-6, DV_E_ENGINE, 502, true, "container engine failure")                                                 \
+#define DV_ERR_TABLE(X)                                                                                      \
+    X(0, DV_OK, 200, false, "ok")                                                                            \
+    X(1, DV_NOT_FOUND, 404, false, "not found")                                                              \
+    X(2, DV_CONFLICT, 409, false, "conflict")                                                                \
+    X(3, DV_EXISTS, 409, false, "already exists")                                                            \
+    X(4, DV_NO_CAPACITY, 503, true, "no capacity")                                                           \
+    X(5, DV_QUOTA, 429, true, "over quota")                                                                  \
+    X(6, DV_DEADLINE, 504, false, "deadline exceeded")                                                       \
+    X(7, DV_INVALID, 400, false, "invalid input")                                                            \
+    X(8, DV_AGAIN, 503, true, "not ready, try again")                                                        \
+    X(9, DV_DENIED, 403, false, "denied")                                                                    \
+    X(10, DV_UNAUTHENTICATED, 401, false, "no or wrong credentials")                                         \
+    X(11, DV_TOO_LARGE, 413, false, "too large")                                                             \
+    X(12, DV_PRECONDITION, 412, false, "precondition failed")                                                \
+    X(13, DV_CLOSED, 503, true, "closed")                                                                    \
+    X(14, DV_UNSUPPORTED, 501, false, "not supported")                                                       \
+    X(-1, DV_E_NOMEM, 500, true, "out of memory")                                                            \
+    X(-2, DV_E_IO, 500, true, "input/output error")                                                          \
+    X(-3, DV_E_PROTO, 502, false, "protocol error")                                                          \
+    X(-4, DV_E_BUG, 500, false, "internal error")                                                            \
+    X(-5, DV_E_STORE, 500, true, "store failure")                                                            \
+    X(-6, DV_E_ENGINE, 502, true, "container engine failure")                                                \
     X(-7, DV_E_NET, 502, true, "network failure")
 
 enum dv_code {
@@ -48,9 +48,13 @@ struct dv_err {
     char field[96]; /* path of the offending input field, empty when none */
 };
 
-#define DV_ERR_INIT {0}
+#define DV_ERR_INIT                                                                                          \
+    {                                                                                                        \
+        0                                                                                                    \
+    }
 
-/* Fill err (may be NULL) and return code, so that `return dv_err_set(err, DV_INVALID, "...")` is one line.  Any thread. */
+/* Fill err (may be NULL) and return code, so that `return dv_err_set(err, DV_INVALID, "...")` is one line.
+ * Any thread. */
 int dv_err_set(struct dv_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* As dv_err_set, and names the input field at fault ("scale.max"). */

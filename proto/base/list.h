@@ -52,8 +52,8 @@ static inline struct dv_list *dv_list_pop_front(struct dv_list *l)
 #define DV_LIST_ENTRY(node, type, member) DV_CONTAINER_OF(node, type, member)
 #define DV_LIST_FOR_EACH(it, list)        for (struct dv_list *it = (list)->next; it != (list); it = it->next)
 /* The current node may be removed (and freed) inside the body. */
-#define DV_LIST_FOR_EACH_SAFE(it, list)                                                                       \
-    for (struct dv_list *it = (list)->next, *it##_next_ = it->next; it != (list);                             \
+#define DV_LIST_FOR_EACH_SAFE(it, list)                                                                      \
+    for (struct dv_list *it = (list)->next, *it##_next_ = it->next; it != (list);                            \
          it = it##_next_, it##_next_ = it->next)
 
 #endif

@@ -167,7 +167,8 @@ void dv_base64(const void *in, size_t n, char *out)
     const unsigned char *b = in;
     for (size_t i = 0; i < n; i += 3) {
         size_t left = n - i;
-        uint32_t v = (uint32_t)b[i] << 16 | (left > 1 ? (uint32_t)b[i + 1] << 8 : 0) | (left > 2 ? b[i + 2] : 0u);
+        uint32_t v =
+            (uint32_t)b[i] << 16 | (left > 1 ? (uint32_t)b[i + 1] << 8 : 0) | (left > 2 ? b[i + 2] : 0u);
         *out++ = b64[v >> 18 & 63];
         *out++ = b64[v >> 12 & 63];
         *out++ = left > 1 ? b64[v >> 6 & 63] : '=';

@@ -36,7 +36,7 @@ bool dv_sv_cut(struct dv_sv s, char c, struct dv_sv *head, struct dv_sv *rest);
 
 /* Whole of s as a number; no sign, no blanks, no overflow.  False otherwise, *out untouched. */
 bool dv_parse_u64(struct dv_sv s, uint64_t *out);
-bool dv_parse_i64(struct dv_sv s, int64_t *out); /* with an optional '-' */
+bool dv_parse_i64(struct dv_sv s, int64_t *out);    /* with an optional '-' */
 bool dv_parse_hex64(struct dv_sv s, uint64_t *out); /* 1-16 hex digits */
 bool dv_parse_double(struct dv_sv s, double *out);  /* finite decimal numbers only */
 

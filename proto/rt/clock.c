@@ -45,8 +45,8 @@ void dv_rfc3339(int64_t wall_ms, char out[DV_RFC3339_TEXT])
     struct tm tm;
     gmtime_r(&s, &tm);
     char text[80]; /* room for whatever an int may print as; a real date takes 24 */
-    (void)snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1,
-                   tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ms < 0 ? 0 : ms);
+    (void)snprintf(text, sizeof(text), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900,
+                   tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, ms < 0 ? 0 : ms);
     dv_copy(out, DV_RFC3339_TEXT, text);
 }
 
@@ -67,8 +67,8 @@ int dv_rfc3339_parse(const char *s, int64_t *out_wall_ms)
     struct tm tm = {0};
     int ms = 0, offset_min = 0;
     if (digits(&s, 4, &tm.tm_year) || *s++ != '-' || digits(&s, 2, &tm.tm_mon) || *s++ != '-' ||
-        digits(&s, 2, &tm.tm_mday) || !strchr("Tt ", *s) || !*s++ || digits(&s, 2, &tm.tm_hour) || *s++ != ':' ||
-        digits(&s, 2, &tm.tm_min) || *s++ != ':' || digits(&s, 2, &tm.tm_sec))
+        digits(&s, 2, &tm.tm_mday) || !strchr("Tt ", *s) || !*s++ || digits(&s, 2, &tm.tm_hour) ||
+        *s++ != ':' || digits(&s, 2, &tm.tm_min) || *s++ != ':' || digits(&s, 2, &tm.tm_sec))
         return DV_INVALID;
     if (tm.tm_mon < 1 || tm.tm_mon > 12 || tm.tm_mday < 1 || tm.tm_mday > 31 || tm.tm_hour > 23 ||
         tm.tm_min > 59 || tm.tm_sec > 60)

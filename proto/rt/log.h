@@ -1,5 +1,6 @@
 /* Structured logs: one line per event, logfmt or JSON, to a file descriptor.  Any thread; each line leaves in
- * one write.  Libraries return errors; only edges call this, one line per failure, at the place that gives up.
+ * one write.  Libraries return errors; only edges call this, one line per failure, at the place that gives
+ * up.
  *
  *     dv_log(DV_LOG_WARN, "node lost", DV_LS("node", name), DV_LU("silent_ms", ms));
  */
@@ -37,12 +38,12 @@ bool dv_log_format_parse(const char *s, enum dv_log_format *out); /* logfmt json
 bool dv_log_on(enum dv_log_level level);
 void dv_log_write(enum dv_log_level level, const char *msg, const struct dv_log_field *fields, size_t n);
 
-#define dv_log(level, msg, ...)                                                                               \
-    do {                                                                                                      \
-        if (dv_log_on(level)) {                                                                               \
-            const struct dv_log_field dv_log_f_[] = {__VA_ARGS__};                                            \
-            dv_log_write(level, msg, dv_log_f_, sizeof(dv_log_f_) / sizeof(struct dv_log_field));             \
-        }                                                                                                     \
+#define dv_log(level, msg, ...)                                                                              \
+    do {                                                                                                     \
+        if (dv_log_on(level)) {                                                                              \
+            const struct dv_log_field dv_log_f_[] = {__VA_ARGS__};                                           \
+            dv_log_write(level, msg, dv_log_f_, sizeof(dv_log_f_) / sizeof(struct dv_log_field));            \
+        }                                                                                                    \
     } while (0)
 
 #endif

@@ -40,7 +40,7 @@ void dv_loop_free(struct dv_loop *l); /* NULL accepted; watchers and timers must
 int dv_loop_run(struct dv_loop *l);
 /* One turn that waits at most max_wait_ms (-1: until something happens).  For tests and embedders. */
 int dv_loop_turn(struct dv_loop *l, int max_wait_ms);
-void dv_loop_stop(struct dv_loop *l); /* any thread */
+void dv_loop_stop(struct dv_loop *l);          /* any thread */
 uint64_t dv_loop_now(const struct dv_loop *l); /* monotonic ns of this turn */
 const struct dv_clock *dv_loop_clock(const struct dv_loop *l);
 /* Debug builds: abort when called on another thread than the loop's. */

@@ -32,9 +32,11 @@ static void logfmt_quotes_what_would_break_a_line(void **state)
 {
     (void)state;
     dv_log_setup(DV_LOG_INFO, DV_LOG_LOGFMT, out[1]);
-    dv_log(DV_LOG_WARN, "node lost", DV_LS("node", "a b\nc"), DV_LU("ms", 7), DV_LID("id", 255), DV_LI("n", -1));
+    dv_log(DV_LOG_WARN, "node lost", DV_LS("node", "a b\nc"), DV_LU("ms", 7), DV_LID("id", 255),
+           DV_LI("n", -1));
     const char *line = logged();
-    assert_non_null(strstr(line, " level=warn msg=\"node lost\" node=\"a b\\nc\" ms=7 id=00000000000000ff n=-1\n"));
+    assert_non_null(
+        strstr(line, " level=warn msg=\"node lost\" node=\"a b\\nc\" ms=7 id=00000000000000ff n=-1\n"));
 }
 
 static void json_lines_are_json_even_for_bytes_that_are_not_text(void **state)
@@ -69,7 +71,8 @@ static void rfc3339_goes_there_and_back(void **state)
     assert_true(ms == 1767225599123);
     assert_int_equal(dv_rfc3339_parse("2026-01-01T01:59:59.123+02:00", &ms), DV_OK);
     assert_true(ms == 1767225599123);
-    const char *bad[] = {"", "2026-01-01", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00", "2026-01-01T00:00:00Zx"};
+    const char *bad[] = {"", "2026-01-01", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00",
+                         "2026-01-01T00:00:00Zx"};
     for (size_t i = 0; i < DV_COUNT(bad); i++)
         assert_int_equal(dv_rfc3339_parse(bad[i], &ms), DV_INVALID);
 }

@@ -199,7 +199,8 @@ static void freeing_a_mailbox_runs_what_is_still_inside(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(timers_fire_in_order_of_deadline_whatever_order_they_were_set_moved_and_cancelled_in),
+        cmocka_unit_test(
+            timers_fire_in_order_of_deadline_whatever_order_they_were_set_moved_and_cancelled_in),
         cmocka_unit_test(a_watcher_removed_by_another_in_the_same_turn_is_not_called),
         cmocka_unit_test(deferred_work_runs_once_per_request_at_the_end_of_the_turn),
         cmocka_unit_test(messages_of_one_sender_arrive_in_order_and_none_is_lost),
