@@ -2,7 +2,11 @@
  * Refused: input past the size or depth limit, anything behind the value, duplicate keys, NUL in strings,
  * bad UTF-8, numbers that are not finite, wrong types, values out of range, missing required fields;
  * unknown fields too unless the caller says DV_WIRE_IGNORE_UNKNOWN (agents do, the REST API does not).
- * Errors carry the path of the field ("scale.max") in err->field.  Pure; any thread. */
+ * Errors carry the path of the field ("scale.max") in err->field.  Pure; any thread.
+ *
+ * How values are written in JSON: durations "30s" "1m30s" "250ms"; bytes "128Mi" "1G", or a bare number of bytes;
+ * processors "500m" "0.5" "2", always a string; ids 16 hex digits; other integers a number up to 2^52 and a string
+ * of digits past it; enums by name.  null means "not given". */
 #ifndef DV_WIRE_CODEC_H
 #define DV_WIRE_CODEC_H
 
@@ -20,7 +24,8 @@ extern const struct dv_wire_type dv_type_fn_spec, dv_type_function, dv_type_repl
 enum dv_wire_flags {
     DV_WIRE_STRICT = 0,
     DV_WIRE_IGNORE_UNKNOWN = 1, /* skip fields that the table does not name */
-    DV_WIRE_PARTIAL = 2,        /* PATCH: fields absent keep the value that *out has already */
+    DV_WIRE_PARTIAL = 2,        /* PATCH: fields absent keep the value that *out has already; JSON merge patch
+                                 * (RFC 7396): objects and string maps merge, arrays are replaced, null = default */
 };
 
 /* out: the message's struct, filled with defaults first (not with PARTIAL).  Untouched unless DV_OK.
@@ -58,6 +63,8 @@ const char *dv_reason_text(enum dv_reason r);               /* a sentence for a 
 /* Checks that span fields (min <= max, requests <= limits, stdio needs a command ...), and defaults that depend
  * on other fields (concurrency by protocol, target).  Called after decode, before a spec is used. */
 int dv_fn_spec_finish(struct dv_fn_spec *spec, struct dv_arena *arena, struct dv_err *err);
+/* Before a finished spec is patched: take derived values out again that nobody chose, so that they follow the change. */
+void dv_fn_spec_unfinish(struct dv_fn_spec *spec);
 
 const char *dv_kvs_find(const struct dv_kvs *m, const char *key); /* NULL = absent */
 

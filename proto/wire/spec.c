@@ -1,0 +1,121 @@
+/* What a function's spec needs beyond its single fields: rules that span several, and defaults that depend on
+ * others.  A finished spec holds a usable value everywhere.
+ *
+ * Derived values are written into the spec and kept with it.  dv_fn_spec_unfinish takes out again those that
+ * still equal what would be derived, so that a change of one field (the protocol, the timeout) moves what
+ * hangs on it, while a value that the user chose stays. */
+#include "proto/wire/codec_internal.h"
+
+#include <inttypes.h>
+
+enum { CONCURRENCY_HTTP = 100, CONCURRENCY_STDIO = 1, TARGET_PERCENT = 70 };
+static const int64_t request_memory_bytes = 64ll << 20;
+
+static int64_t derived_concurrency(const struct dv_fn_spec *s)
+{
+    return s->protocol == DV_PROTO_STDIO ? CONCURRENCY_STDIO : CONCURRENCY_HTTP;
+}
+
+static int64_t derived_target(const struct dv_fn_spec *s)
+{
+    int64_t t = s->scale.concurrency * TARGET_PERCENT / 100;
+    return t > 0 ? t : 1;
+}
+
+static int64_t derived_request(const struct dv_fn_spec *s)
+{
+    return s->limits.memory_bytes ? s->limits.memory_bytes : request_memory_bytes;
+}
+
+void dv_fn_spec_unfinish(struct dv_fn_spec *s)
+{
+    if (s->scale.queue_timeout_ms == s->timeout_ms)
+        s->scale.queue_timeout_ms = 0;
+    if (s->requests.memory_bytes == derived_request(s))
+        s->requests.memory_bytes = 0;
+    if (s->scale.target == derived_target(s))
+        s->scale.target = 0;
+    if (s->scale.concurrency == derived_concurrency(s))
+        s->scale.concurrency = 0;
+}
+
+static int check_lists(const struct dv_fn_spec *s, struct dv_err *err)
+{
+    for (size_t i = 0; i < s->secrets.n; i++)
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(s->secrets.v[i], s->secrets.v[j]) == 0) {
+                char field[32];
+                (void)snprintf(field, sizeof(field), "secrets[%zu]", i);
+                return dv_err_field(err, DV_INVALID, field, "secret \"%s\" stands there twice",
+                                    s->secrets.v[i]);
+            }
+    bool stdio_without_program = s->protocol == DV_PROTO_STDIO && !s->command.n && !s->entrypoint.n;
+    if (stdio_without_program)
+        return dv_err_field(err, DV_INVALID, "command",
+                            "a stdio function needs the program to run, as [\"wc\",\"-c\"]");
+    if (s->command.n && !s->command.v[0][0])
+        return dv_err_field(err, DV_INVALID, "command[0]", "the program must not be empty");
+    if (s->entrypoint.n && !s->entrypoint.v[0][0])
+        return dv_err_field(err, DV_INVALID, "entrypoint[0]", "the program must not be empty");
+    return DV_OK;
+}
+
+static int check_numbers(const struct dv_fn_spec *s, struct dv_err *err)
+{
+    if (s->scale.min > s->scale.max)
+        return dv_err_field(err, DV_INVALID, "scale.min",
+                            "scale.min (%" PRId64 ") must not be above scale.max (%" PRId64 ")", s->scale.min,
+                            s->scale.max);
+    if (s->scale.target > s->scale.concurrency)
+        return dv_err_field(err, DV_INVALID, "scale.target",
+                            "scale.target (%" PRId64 ") must not be above scale.concurrency (%" PRId64 ")",
+                            s->scale.target, s->scale.concurrency);
+    char a[32], b[32];
+    if (s->limits.memory_bytes && s->requests.memory_bytes > s->limits.memory_bytes) {
+        dv_format_bytes(s->requests.memory_bytes, a);
+        dv_format_bytes(s->limits.memory_bytes, b);
+        return dv_err_field(err, DV_INVALID, "requests.memory",
+                            "requests.memory (%s) must not be above limits.memory (%s)", a, b);
+    }
+    return DV_OK;
+}
+
+/* requests.cpu has a plain default, which a smaller limit pulls down with it; only a chosen one can be too
+ * large. */
+static int settle_cpu(struct dv_fn_spec *s, struct dv_err *err)
+{
+    const int64_t request_default = 50;
+    if (!s->limits.cpu_mcpu || s->requests.cpu_mcpu <= s->limits.cpu_mcpu)
+        return DV_OK;
+    if (s->requests.cpu_mcpu == request_default) {
+        s->requests.cpu_mcpu = s->limits.cpu_mcpu;
+        return DV_OK;
+    }
+    char a[32], b[32];
+    dv_format_mcpu(s->requests.cpu_mcpu, a);
+    dv_format_mcpu(s->limits.cpu_mcpu, b);
+    return dv_err_field(err, DV_INVALID, "requests.cpu",
+                        "requests.cpu (%s) must not be above limits.cpu (%s)", a, b);
+}
+
+int dv_fn_spec_finish(struct dv_fn_spec *spec, struct dv_arena *arena, struct dv_err *err)
+{
+    (void)arena; /* nothing derived needs memory so far */
+    struct dv_fn_spec s = *spec;
+    if (!s.scale.concurrency)
+        s.scale.concurrency = derived_concurrency(&s);
+    if (!s.scale.target)
+        s.scale.target = derived_target(&s);
+    if (!s.requests.memory_bytes)
+        s.requests.memory_bytes = derived_request(&s);
+    if (!s.scale.queue_timeout_ms)
+        s.scale.queue_timeout_ms = s.timeout_ms;
+    int rc = settle_cpu(&s, err);
+    if (!rc)
+        rc = check_lists(&s, err);
+    if (!rc)
+        rc = check_numbers(&s, err);
+    if (!rc)
+        *spec = s;
+    return rc;
+}
