@@ -13,7 +13,8 @@ struct dv_store_job {
     struct dv_msg msg;             /* internal */
     struct dv_list node;           /* internal */
     struct dv_mailbox *reply_to;   /* the sender's; set before submit */
-    /* On the store thread, inside a transaction.  Must not touch what the sender's loop owns. */
+    /* On the store thread, inside a transaction.  Must not touch what the sender's loop owns.  Whatever it wrote is
+     * undone when it returns anything but DV_OK; the jobs beside it are not touched by that. */
     int (*run)(struct dv_store_job *job, struct dv_store *store, struct dv_err *err);
     /* On the sender's loop, exactly once, after the transaction is durable (or failed): job->code, job->err. */
     void (*done)(struct dv_store_job *job);
@@ -21,7 +22,7 @@ struct dv_store_job {
     struct dv_err err;
 };
 
-/* Takes store. */
+/* Takes store (on DV_OK only).  DV_OK; DV_E_NOMEM; DV_E_IO (no thread). */
 int dv_storer_start(struct dv_store *store, struct dv_storer **out, struct dv_err *err);
 void dv_storer_submit(struct dv_storer *s, struct dv_store_job *job); /* any thread; never blocks on the disk */
 /* Jobs already submitted run first; joins the thread, closes the store.  Replies are posted, not waited for. */
