@@ -189,6 +189,15 @@ static int decrypt(struct dv_seal *s, struct dv_sv name, const uint8_t *raw, siz
     return DV_OK;
 }
 
+/* Base64 leaves bits unused in its last group; a text with any of them set is not one that we wrote. */
+static bool is_canonical(struct dv_sv text, const uint8_t *raw, size_t raw_n)
+{
+    size_t tail = raw_n % 3 ? raw_n % 3 : 3;
+    char group[5];
+    dv_base64(raw + raw_n - tail, tail, group);
+    return memcmp(text.p + text.n - 4, group, 4) == 0;
+}
+
 int dv_seal_unwrap(struct dv_seal *s, struct dv_sv name, struct dv_sv sealed, struct dv_buf *out,
                    struct dv_err *err)
 {
@@ -200,7 +209,7 @@ int dv_seal_unwrap(struct dv_seal *s, struct dv_sv name, struct dv_sv sealed, st
     int rc = raw && plain ? DV_OK : dv_err_set(err, DV_E_NOMEM, "opening a sealed value");
     ptrdiff_t raw_n = rc ? 0 : dv_base64_decode(text, raw);
     size_t plain_n = cap;
-    if (!rc && raw_n < NONCE_BYTES + TAG_BYTES)
+    if (!rc && (raw_n < NONCE_BYTES + TAG_BYTES || !is_canonical(text, raw, (size_t)raw_n)))
         rc = dv_err_set(err, DV_INVALID, "not a sealed value");
     if (!rc)
         rc = decrypt(s, name, raw, (size_t)raw_n, plain, &plain_n, err);
