@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include "proto/base/auto.h"
 #include "proto/base/err.h"
 
 struct dv_cgroup;
@@ -24,7 +25,8 @@ int dv_cgroup_setup(struct dv_err *err);
 enum dv_cgroup_version dv_cgroup_version(void); /* of the machine: v2 when the unified hierarchy holds the controllers */
 /* DV_OK; DV_NOT_FOUND (no such process); DV_E_IO. */
 int dv_cgroup_of_pid(int64_t pid, struct dv_cgroup **out, struct dv_err *err);
-void dv_cgroup_free(struct dv_cgroup *g);
+void dv_cgroup_free(struct dv_cgroup *g); /* NULL accepted */
+DV_AUTO_DEFINE(struct dv_cgroup *, dv_cgroup_free);
 int dv_cgroup_usage(struct dv_cgroup *g, struct dv_cgroup_usage *out, struct dv_err *err);
 int dv_cgroup_freeze(struct dv_cgroup *g, bool frozen, struct dv_err *err); /* returns when the kernel says so; bounded to 50 ms: DV_DEADLINE */
 int dv_cgroup_is_frozen(struct dv_cgroup *g, bool *out, struct dv_err *err);
