@@ -1,10 +1,10 @@
 /* Control groups of containers.
  *
- * Three layouts exist: v1 (a hierarchy per controller), v2 (one for all), hybrid (v1 controllers beside an empty v2
- * tree).  What decides is who holds the memory controller.  On hybrid machines without a v1 freezer the v2 tree can
- * freeze.  Values are written through libcgroup; where its tables do not know a file (cgroup.freeze in a v2 tree
- * without controllers) the file is written plainly.  Usage is read with plain reads: libcgroup would read every file
- * of the group for one number. */
+ * Three layouts exist: v1 (a hierarchy per controller), v2 (one for all), hybrid (v1 controllers beside an
+ * empty v2 tree).  What decides is who holds the memory controller.  On hybrid machines without a v1 freezer
+ * the v2 tree can freeze.  Values are written through libcgroup; where its tables do not know a file
+ * (cgroup.freeze in a v2 tree without controllers) the file is written plainly.  Usage is read with plain
+ * reads: libcgroup would read every file of the group for one number. */
 #include "agent/cgroup/cgroup_internal.h"
 #include "proto/base/alloc.h"
 
@@ -73,14 +73,15 @@ static int lib_set(const char *name, const char *controller, const char *file, c
         return DV_UNSUPPORTED;
     struct cgroup *cg = cgroup_new_cgroup(name);
     struct cgroup_controller *ctl = cg ? cgroup_add_controller(cg, controller) : NULL;
-    int rc = !ctl || cgroup_set_value_string(ctl, file, value) || cgroup_modify_cgroup(cg) ? DV_UNSUPPORTED : DV_OK;
+    int rc = !ctl || cgroup_set_value_string(ctl, file, value) || cgroup_modify_cgroup(cg) ? DV_UNSUPPORTED
+                                                                                           : DV_OK;
     if (cg)
         cgroup_free(&cg);
     return rc;
 }
 
-static int set_value(struct dv_cgroup *g, int ctrl, const char *controller, const char *file, const char *value,
-                     struct dv_err *err)
+static int set_value(struct dv_cgroup *g, int ctrl, const char *controller, const char *file,
+                     const char *value, struct dv_err *err)
 {
     if (!g->dir[ctrl])
         return dv_err_set(err, DV_UNSUPPORTED, "no %s controller here", controller);
@@ -108,9 +109,9 @@ int dv_cgroup_is_frozen(struct dv_cgroup *g, bool *out, struct dv_err *err)
 {
     char text[64] = "";
     int64_t frozen = 0;
-    int rc = freezes_v1(g)         ? dv_cg_read(g->dir[CG_FREEZER], "freezer.state", text, sizeof(text))
+    int rc = freezes_v1(g)        ? dv_cg_read(g->dir[CG_FREEZER], "freezer.state", text, sizeof(text))
              : g->dir[CG_UNIFIED] ? dv_cg_read_key(g->dir[CG_UNIFIED], "cgroup.events", "frozen", &frozen)
-                                   : DV_UNSUPPORTED;
+                                  : DV_UNSUPPORTED;
     if (rc)
         return dv_err_set(err, rc, "cannot tell whether the group is frozen");
     *out = frozen == 1 || !strcmp(text, "FROZEN");
@@ -119,15 +120,17 @@ int dv_cgroup_is_frozen(struct dv_cgroup *g, bool *out, struct dv_err *err)
 
 int dv_cgroup_freeze(struct dv_cgroup *g, bool frozen, struct dv_err *err)
 {
-    int rc = freezes_v1(g) ? set_value(g, CG_FREEZER, "freezer", "freezer.state", frozen ? "FROZEN" : "THAWED", err)
-                           : set_value(g, CG_UNIFIED, "cgroup", "cgroup.freeze", frozen ? "1" : "0", err);
+    int rc = freezes_v1(g)
+                 ? set_value(g, CG_FREEZER, "freezer", "freezer.state", frozen ? "FROZEN" : "THAWED", err)
+                 : set_value(g, CG_UNIFIED, "cgroup", "cgroup.freeze", frozen ? "1" : "0", err);
     for (int waited_us = 0; !rc; waited_us += FREEZE_STEP_US) {
         bool is_frozen;
         rc = dv_cgroup_is_frozen(g, &is_frozen, err);
         if (rc || is_frozen == frozen)
             return rc;
         if (waited_us >= FREEZE_WAIT_US)
-            return dv_err_set(err, DV_DEADLINE, "the kernel has not %s the group yet", frozen ? "frozen" : "thawed");
+            return dv_err_set(err, DV_DEADLINE, "the kernel has not %s the group yet",
+                              frozen ? "frozen" : "thawed");
         (void)usleep(FREEZE_STEP_US);
     }
     return rc;
@@ -233,7 +236,8 @@ int dv_cgroup_usage(struct dv_cgroup *g, struct dv_cgroup_usage *out, struct dv_
     struct dv_cgroup_usage u = {0};
     int rc = g->version == DV_CGROUP_V1 ? usage_v1(g, &u) : usage_v2(g, &u);
     if (rc)
-        return dv_err_set(err, rc, "usage of control group %s", dv_cgroup_path(g, "memory") ? dv_cgroup_path(g, "memory") : "");
+        return dv_err_set(err, rc, "usage of control group %s",
+                          dv_cgroup_path(g, "memory") ? dv_cgroup_path(g, "memory") : "");
     u.memory_limit_bytes = no_limit_is_0(u.memory_limit_bytes);
     *out = u;
     return DV_OK;
@@ -248,8 +252,8 @@ int dv_machine_usage(int64_t *out_cpu_used_us, int64_t *out_memory_available_byt
     int rc = read_all("/proc/stat", text, sizeof(text), err);
     if (rc)
         return rc;
-    if (sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &iowait, &irq, &softirq,
-               &steal) != 8)
+    if (sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &iowait,
+               &irq, &softirq, &steal) != 8)
         return dv_err_set(err, DV_E_IO, "/proc/stat is not as expected");
     rc = read_all("/proc/meminfo", text, sizeof(text), err);
     const char *line = rc ? NULL : strstr(text, "MemAvailable:");
@@ -257,7 +261,8 @@ int dv_machine_usage(int64_t *out_cpu_used_us, int64_t *out_memory_available_byt
     if (!line || sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
         return dv_err_set(err, DV_E_IO, "/proc/meminfo is not as expected");
     long hz = sysconf(_SC_CLK_TCK);
-    *out_cpu_used_us = (int64_t)((user + nice + system + irq + softirq + steal) * (1000000ull / (unsigned long long)hz));
+    *out_cpu_used_us =
+        (int64_t)((user + nice + system + irq + softirq + steal) * (1000000ull / (unsigned long long)hz));
     *out_memory_available_bytes = (int64_t)(kib * 1024);
     return DV_OK;
 }

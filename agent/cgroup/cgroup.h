@@ -1,6 +1,6 @@
 /* A container's control groups, found through its own pid (/proc/PID/cgroup), on v1, hybrid and v2.
- * Reads usage, freezes and thaws, sets limits: through libcgroup, one writer (the agent's state loop).  Calls are
- * short file operations and do not block. */
+ * Reads usage, freezes and thaws, sets limits: through libcgroup, one writer (the agent's state loop).  Calls
+ * are short file operations and do not block. */
 #ifndef DV_CGROUP_H
 #define DV_CGROUP_H
 
@@ -13,25 +13,29 @@ struct dv_cgroup;
 enum dv_cgroup_version { DV_CGROUP_V1 = 1, DV_CGROUP_V2 = 2 };
 
 struct dv_cgroup_usage {
-    int64_t memory_bytes;   /* without reclaimable page cache: what people call working set */
+    int64_t memory_bytes;       /* without reclaimable page cache: what people call working set */
     int64_t memory_limit_bytes; /* 0: none */
-    int64_t cpu_us;         /* total since start */
+    int64_t cpu_us;             /* total since start */
     int64_t oom_kills;
     int64_t pids;
 };
 
 /* Once per process, before anything else here. */
 int dv_cgroup_setup(struct dv_err *err);
-enum dv_cgroup_version dv_cgroup_version(void); /* of the machine: v2 when the unified hierarchy holds the controllers */
+enum dv_cgroup_version
+dv_cgroup_version(void); /* of the machine: v2 when the unified hierarchy holds the controllers */
 /* DV_OK; DV_NOT_FOUND (no such process); DV_E_IO. */
 int dv_cgroup_of_pid(int64_t pid, struct dv_cgroup **out, struct dv_err *err);
 void dv_cgroup_free(struct dv_cgroup *g); /* NULL accepted */
 DV_AUTO_DEFINE(struct dv_cgroup *, dv_cgroup_free);
 int dv_cgroup_usage(struct dv_cgroup *g, struct dv_cgroup_usage *out, struct dv_err *err);
-int dv_cgroup_freeze(struct dv_cgroup *g, bool frozen, struct dv_err *err); /* returns when the kernel says so; bounded to 50 ms: DV_DEADLINE */
+int dv_cgroup_freeze(struct dv_cgroup *g, bool frozen,
+                     struct dv_err *err); /* returns when the kernel says so; bounded to 50 ms: DV_DEADLINE */
 int dv_cgroup_is_frozen(struct dv_cgroup *g, bool *out, struct dv_err *err);
-int dv_cgroup_set_limits(struct dv_cgroup *g, int64_t memory_bytes, int64_t cpu_mcpu, int64_t pids, struct dv_err *err); /* 0: leave */
-const char *dv_cgroup_path(const struct dv_cgroup *g, const char *controller); /* absolute; NULL when it has none */
+int dv_cgroup_set_limits(struct dv_cgroup *g, int64_t memory_bytes, int64_t cpu_mcpu, int64_t pids,
+                         struct dv_err *err); /* 0: leave */
+const char *dv_cgroup_path(const struct dv_cgroup *g,
+                           const char *controller); /* absolute; NULL when it has none */
 
 /* Whole machine, for the node report: cpu time used (us since boot, all cores), memory available. */
 int dv_machine_usage(int64_t *out_cpu_used_us, int64_t *out_memory_available_bytes, struct dv_err *err);

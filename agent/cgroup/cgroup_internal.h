@@ -8,19 +8,20 @@
 enum dv_cg_ctrl { CG_MEMORY, CG_CPU, CG_CPUACCT, CG_PIDS, CG_FREEZER, CG_UNIFIED, CG_N };
 
 struct dv_cg_mount {
-    char at[256];       /* mount point; empty when the controller is not mounted */
-    char root[256];     /* what of the hierarchy is mounted there; usually "/" */
+    char at[256];   /* mount point; empty when the controller is not mounted */
+    char root[256]; /* what of the hierarchy is mounted there; usually "/" */
 };
 
 struct dv_cgroup {
     enum dv_cgroup_version version;
-    char *dir[CG_N];    /* absolute; NULL when there is none */
-    char *name[CG_N];   /* below the mount point, for libcgroup; NULL: plain writes only */
+    char *dir[CG_N];  /* absolute; NULL when there is none */
+    char *name[CG_N]; /* below the mount point, for libcgroup; NULL: plain writes only */
 };
 
 /* Mount points out of the text of /proc/self/mountinfo.  mounts has CG_N places.  Pure. */
 void dv_cg_parse_mounts(struct dv_sv mountinfo, struct dv_cg_mount *mounts);
-/* Directories out of the text of /proc/PID/cgroup.  DV_OK, DV_E_IO (outside what is mounted here), DV_E_NOMEM. */
+/* Directories out of the text of /proc/PID/cgroup.  DV_OK, DV_E_IO (outside what is mounted here),
+ * DV_E_NOMEM. */
 int dv_cg_resolve(struct dv_sv proc_cgroup, const struct dv_cg_mount *mounts, enum dv_cgroup_version version,
                   struct dv_cgroup **out, struct dv_err *err);
 

@@ -1,10 +1,13 @@
-/* From a pid to directories: /proc/PID/cgroup says where in each hierarchy the process is, mountinfo where that
- * hierarchy (or the part of it that we may see) is mounted. */
+/* From a pid to directories: /proc/PID/cgroup says where in each hierarchy the process is, mountinfo where
+ * that hierarchy (or the part of it that we may see) is mounted. */
 #include "agent/cgroup/cgroup_internal.h"
 #include "proto/base/alloc.h"
 
-static const char *const ctrl_names[CG_N] = {
-    [CG_MEMORY] = "memory", [CG_CPU] = "cpu", [CG_CPUACCT] = "cpuacct", [CG_PIDS] = "pids", [CG_FREEZER] = "freezer"};
+static const char *const ctrl_names[CG_N] = {[CG_MEMORY] = "memory",
+                                             [CG_CPU] = "cpu",
+                                             [CG_CPUACCT] = "cpuacct",
+                                             [CG_PIDS] = "pids",
+                                             [CG_FREEZER] = "freezer"};
 
 static bool has_word(struct dv_sv list, const char *word)
 {
@@ -65,19 +68,22 @@ static struct dv_sv below(const struct dv_cg_mount *m, struct dv_sv path)
     return path.n == root.n ? DV_SV("/") : dv_sv(path.p + root.n, path.n - root.n);
 }
 
-static int place(struct dv_cgroup *g, int ctrl, const struct dv_cg_mount *m, struct dv_sv path, struct dv_err *err)
+static int place(struct dv_cgroup *g, int ctrl, const struct dv_cg_mount *m, struct dv_sv path,
+                 struct dv_err *err)
 {
     if (!m->at[0] || g->dir[ctrl])
         return DV_OK;
     struct dv_sv rel = below(m, path);
     if (!rel.p || dv_sv_starts(path, DV_SV("/..")))
-        return dv_err_set(err, DV_E_IO, "control group %.*s is not visible under %s", (int)path.n, path.p, m->at);
+        return dv_err_set(err, DV_E_IO, "control group %.*s is not visible under %s", (int)path.n, path.p,
+                          m->at);
     g->dir[ctrl] = dv_asprintf("%s%.*s", m->at, rel.n == 1 ? 0 : (int)rel.n, rel.p);
     g->name[ctrl] = dv_strndup(rel.p + 1, rel.n - 1);
     return g->dir[ctrl] && g->name[ctrl] ? DV_OK : dv_err_set(err, DV_E_NOMEM, "control group");
 }
 
-static int take_line(struct dv_cgroup *g, struct dv_sv line, const struct dv_cg_mount *mounts, struct dv_err *err)
+static int take_line(struct dv_cgroup *g, struct dv_sv line, const struct dv_cg_mount *mounts,
+                     struct dv_err *err)
 {
     struct dv_sv number, ctrls, path;
     if (!dv_sv_cut(line, ':', &number, &path) || !dv_sv_cut(path, ':', &ctrls, &path) || !path.n)

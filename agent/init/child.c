@@ -1,5 +1,5 @@
-/* One program run: spawned into a process group of its own, so that ending it ends all it started.  The run is over
- * when its first process has ended; what that left behind in the group is killed then. */
+/* One program run: spawned into a process group of its own, so that ending it ends all it started.  The run
+ * is over when its first process has ended; what that left behind in the group is killed then. */
 #include "agent/init/init.h"
 
 #include <errno.h>
@@ -36,7 +36,8 @@ int init_find_program(const char *argv0, char *out, size_t cap, const char **why
         return best ? verdict(best, why) : 0;
     }
     const char *path = getenv("PATH");
-    struct dv_sv rest = dv_sv_c(path && *path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    struct dv_sv rest =
+        dv_sv_c(path && *path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     while (rest.n) {
         struct dv_sv dir;
         (void)dv_sv_cut(rest, ':', &dir, &rest);
@@ -52,7 +53,8 @@ int init_find_program(const char *argv0, char *out, size_t cap, const char **why
     return verdict(best, why);
 }
 
-static int spawn_with(pid_t *pid, const char *path, char *const argv[], char *const env[], int in_fd, int out_fd)
+static int spawn_with(pid_t *pid, const char *path, char *const argv[], char *const env[], int in_fd,
+                      int out_fd)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attr;
@@ -66,7 +68,8 @@ static int spawn_with(pid_t *pid, const char *path, char *const argv[], char *co
     if (!rc) {
         (void)posix_spawn_file_actions_adddup2(&files, in_fd, STDIN_FILENO);
         (void)posix_spawn_file_actions_adddup2(&files, out_fd, STDOUT_FILENO);
-        (void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+        (void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK |
+                                                  POSIX_SPAWN_SETSIGDEF);
         (void)posix_spawnattr_setpgroup(&attr, 0);
         (void)posix_spawnattr_setsigmask(&attr, &none);
         (void)posix_spawnattr_setsigdefault(&attr, &all);

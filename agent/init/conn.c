@@ -1,8 +1,9 @@
 /* A connection of the stdio server.
  *
- * The answer is held back for a moment (16 KiB or 10 ms): most programs are done by then, so that their answer gets
- * a Content-Length and their exit code its say.  Past that it is streamed, chunked, and a failing program can only
- * break it off.  Nothing grows: in and out are bounded, and a side that does not read stops the other one. */
+ * The answer is held back for a moment (16 KiB or 10 ms): most programs are done by then, so that their
+ * answer gets a Content-Length and their exit code its say.  Past that it is streamed, chunked, and a failing
+ * program can only break it off.  Nothing grows: in and out are bounded, and a side that does not read stops
+ * the other one. */
 #include "agent/init/conn.h"
 #include "proto/base/alloc.h"
 
@@ -11,7 +12,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BUFFER = 64 * 1024, HOLD = 16 * 1024, HOLD_MS = 10, GRACE_MS = 2000, HEAD_MS = 30000, PIECE = 32 * 1024 };
+enum {
+    BUFFER = 64 * 1024,
+    HOLD = 16 * 1024,
+    HOLD_MS = 10,
+    GRACE_MS = 2000,
+    HEAD_MS = 30000,
+    PIECE = 32 * 1024
+};
 
 struct init_conn *init_conn_new(int fd)
 {
@@ -155,7 +163,8 @@ static void pump_output(struct init_conn *c, struct init_server *s)
             take_output(c, piece, (size_t)n, s->now_ms);
         }
     }
-    if (c->first_out_ms && s->now_ms >= c->first_out_ms + HOLD_MS && !c->child.is_dead && c->state == CONN_RUN)
+    if (c->first_out_ms && s->now_ms >= c->first_out_ms + HOLD_MS && !c->child.is_dead &&
+        c->state == CONN_RUN)
         start_streaming(c);
 }
 
@@ -166,7 +175,8 @@ static void close_stdin(struct init_conn *c)
     c->child.in_fd = -1;
 }
 
-/* Make `run` say how many bytes of body stand at the front of in.  False: none yet, or no more (is_body_end). */
+/* Make `run` say how many bytes of body stand at the front of in.  False: none yet, or no more (is_body_end).
+ */
 static bool next_run(struct init_conn *c)
 {
     size_t have = dv_buf_len(&c->in);
@@ -232,7 +242,7 @@ static void pump_input(struct init_conn *c)
 
 static void refuse(struct init_conn *c, int code, const struct dv_err *err)
 {
-    int status = code == DV_TOO_LARGE      ? (!strcmp(err->field, "target") ? 414 : 431)
+    int status = code == DV_TOO_LARGE     ? (!strcmp(err->field, "target") ? 414 : 431)
                  : code == DV_UNSUPPORTED ? (!strcmp(err->field, "transfer-encoding") ? 501 : 505)
                                           : 400;
     c->keep_alive = false;
@@ -244,7 +254,8 @@ static void begin(struct init_conn *c, struct init_server *s, const struct dv_h1
 {
     struct dv_sv type = dv_h1_find(h, "Content-Type");
     bool fits = type.n && type.n < sizeof(c->content_type);
-    (void)snprintf(c->content_type, sizeof(c->content_type), "%.*s", fits ? (int)type.n : 10, fits ? type.p : "text/plain");
+    (void)snprintf(c->content_type, sizeof(c->content_type), "%.*s", fits ? (int)type.n : 10,
+                   fits ? type.p : "text/plain");
     c->is_head_method = dv_sv_eq(h->method, DV_SV("HEAD"));
     c->keep_alive = h->keep_alive && !s->is_stopping;
     c->minor = h->minor;

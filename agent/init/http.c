@@ -1,5 +1,5 @@
-/* The request as a program sees it (the environment that OpenFaaS' classic watchdog made customary), and the head of
- * the answer. */
+/* The request as a program sees it (the environment that OpenFaaS' classic watchdog made customary), and the
+ * head of the answer. */
 #include "agent/init/init.h"
 #include "proto/base/alloc.h"
 
@@ -92,7 +92,8 @@ void init_env_deinit(struct init_env *e)
 
 int init_answer_head(struct dv_buf *out, const struct init_answer *a)
 {
-    (void)dv_buf_addf(out, "HTTP/1.1 %d %s\r\n", a->status, dv_h1_reason(a->status)); /* failures stay in out->failed */
+    (void)dv_buf_addf(out, "HTTP/1.1 %d %s\r\n", a->status,
+                      dv_h1_reason(a->status)); /* failures stay in out->failed */
     if (a->content_type.n)
         (void)dv_buf_addf(out, "Content-Type: %.*s\r\n", (int)a->content_type.n, a->content_type.p);
     if (a->fate)

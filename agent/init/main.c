@@ -2,9 +2,10 @@
  *
  *   davit-init stdio [--port N] [--concurrency N] [--timeout MS] -- program [argument...]
  *
- * `stdio` makes any program a function: a small HTTP/1.1 server runs it once per request, body on its standard
- * input, its standard output as the answer (stdio.c).  As process 1 it also reaps whatever loses its parent.
- * It is mounted into images of any kind, so it needs nothing from them: no shell, no libc, no writable file. */
+ * `stdio` makes any program a function: a small HTTP/1.1 server runs it once per request, body on its
+ * standard input, its standard output as the answer (stdio.c).  As process 1 it also reaps whatever loses its
+ * parent. It is mounted into images of any kind, so it needs nothing from them: no shell, no libc, no
+ * writable file. */
 #include "agent/init/init.h"
 #include "proto/base/str.h"
 
@@ -14,9 +15,11 @@
 
 static int usage(const char *why)
 {
-    (void)fprintf(stderr, "davit-init: %s\n"
-                          "usage: davit-init stdio [--port N] [--concurrency N] [--timeout MS] -- program [argument...]\n",
-                  why);
+    (void)fprintf(
+        stderr,
+        "davit-init: %s\n"
+        "usage: davit-init stdio [--port N] [--concurrency N] [--timeout MS] -- program [argument...]\n",
+        why);
     return 64;
 }
 

@@ -1,6 +1,6 @@
-/* The stdio server: accepts, waits with poll, reaps, stops.  At most concurrency programs run; further requests wait
- * in their connection, further connections in the kernel's queue.
- * SIGTERM: nothing new is accepted, what runs may end; a second one ends the programs too. */
+/* The stdio server: accepts, waits with poll, reaps, stops.  At most concurrency programs run; further
+ * requests wait in their connection, further connections in the kernel's queue. SIGTERM: nothing new is
+ * accepted, what runs may end; a second one ends the programs too. */
 #include "agent/init/conn.h"
 #include "proto/base/alloc.h"
 
@@ -21,7 +21,7 @@ enum { SPARE_CONNS = 64 };
 struct server {
     struct init_server s;
     int listen_fd, signal_fd;
-    struct init_conn **conns;  /* in order of arrival, so that waiting is fair */
+    struct init_conn **conns; /* in order of arrival, so that waiting is fair */
     size_t n_conns, max_conns;
     struct pollfd *polls;
     size_t n_polls;

@@ -1,5 +1,5 @@
-/* Control groups against the machine's own kernel: a group of the test's making, with a process of its own inside.
- * Needs root and a writable hierarchy; says so and skips otherwise. */
+/* Control groups against the machine's own kernel: a group of the test's making, with a process of its own
+ * inside. Needs root and a writable hierarchy; says so and skips otherwise. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,4 +1,5 @@
-/* Finding and reading control groups, on directories of the test's own making: every layout, on any machine. */
+/* Finding and reading control groups, on directories of the test's own making: every layout, on any machine.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -72,9 +73,11 @@ static void a_v1_group_is_found_in_each_hierarchy(void **state)
     struct dv_cg_mount m[CG_N];
     dv_cg_parse_mounts(dv_sv_c(v1_mounts), m);
     DV_AUTO(dv_cgroup_free) struct dv_cgroup *g = NULL;
-    assert_int_equal(dv_cg_resolve(DV_SV("4:memory:/outer/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n0::/y\n"), m,
-                                   DV_CGROUP_V1, &g, NULL),
-                     DV_OK);
+    assert_int_equal(
+        dv_cg_resolve(
+            DV_SV("4:memory:/outer/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n0::/y\n"), m,
+            DV_CGROUP_V1, &g, NULL),
+        DV_OK);
     assert_string_equal(dv_cgroup_path(g, "memory"), "/sys/fs/cgroup/memory/docker/abc");
     assert_string_equal(dv_cgroup_path(g, "cpuacct"), "/sys/fs/cgroup/cpu,cpuacct/docker/abc");
     assert_string_equal(g->name[CG_MEMORY], "docker/abc");
@@ -97,7 +100,8 @@ static void a_group_outside_what_is_mounted_here_is_refused(void **state)
 static void v1_usage_counts_memory_without_page_cache_that_can_go(void **state)
 {
     (void)state;
-    struct dv_cgroup g = {.version = DV_CGROUP_V1, .dir = {[CG_MEMORY] = g_dir, [CG_CPUACCT] = g_dir, [CG_PIDS] = g_dir}};
+    struct dv_cgroup g = {.version = DV_CGROUP_V1,
+                          .dir = {[CG_MEMORY] = g_dir, [CG_CPUACCT] = g_dir, [CG_PIDS] = g_dir}};
     put("memory.usage_in_bytes", "10485760\n");
     put("memory.stat", "cache 4194304\ninactive_file 1\ntotal_inactive_file 2097152\n");
     put("memory.limit_in_bytes", "9223372036854771712\n");
