@@ -1,0 +1,72 @@
+/* How many replicas a function should have: one decision per function, pure.  Any thread; one owner per
+ * state.
+ *
+ * Feed it what the gateway counts (dv_scale_observe), then ask (dv_scale_decide).  Each signal proposes a
+ * number of replicas; the largest proposal counts.  See autoscale.c for the signals and how to add one. */
+#ifndef DV_AUTOSCALE_H
+#define DV_AUTOSCALE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "proto/wire/types.h"
+
+enum { DV_SCALE_BUCKETS = 60, DV_SCALE_PANIC_BUCKETS = 6 };
+
+struct dv_scale_policy { /* a function's settings */
+    int64_t min, max, concurrency, target;
+    int64_t override; /* replicas pinned by the scale API; -1: none; 0: asleep until somebody waits */
+    uint64_t idle_ns;
+    uint64_t stable_ns; /* long window; the panic window is its tenth */
+    uint64_t drain_ns;  /* a queue should be empty within this */
+    uint64_t down_ns;   /* fewer must have been enough for this long */
+};
+/* Windows follow `idle`: whoever wants it down soon gets short memories. */
+void dv_scale_policy_of(const struct dv_fn_spec *spec, int64_t override, struct dv_scale_policy *out);
+
+struct dv_scale_sample { /* counters since ever, and what is so now */
+    uint64_t answered, service_ns;
+    double in_flight_time; /* integral of in-flight over seconds */
+    uint64_t waiting, in_flight;
+    uint64_t oldest_wait_ns;
+    uint64_t last_activity_ns; /* monotonic; 0: never */
+};
+
+struct dv_scale_state {             /* zero to begin */
+    float load_s[DV_SCALE_BUCKETS]; /* integral of (in flight + waiting) over the bucket's seconds */
+    float seen_s[DV_SCALE_BUCKETS]; /* how much of the bucket was watched */
+    uint64_t bucket;                /* number of the newest bucket since the epoch of the clock */
+    uint64_t sampled_ns;            /* 0: not yet */
+    struct dv_scale_sample last;
+    double service_s;   /* mean time of a request inside a replica; 0: not known yet */
+    uint64_t active_ns; /* last sign of use, or the beginning */
+    uint64_t panic_until_ns;
+    int64_t panic_max;       /* does not go below while panicking */
+    uint64_t below_since_ns; /* fewer than current would do since; 0: no */
+    int64_t below_max;       /* the most that was asked for since then */
+    int64_t current;         /* last decision */
+};
+
+struct dv_scale_seen {
+    int64_t ready;    /* take requests now, those of an older generation too */
+    int64_t starting; /* will */
+};
+
+struct dv_scale_decision {
+    int64_t wanted;
+    bool override_over; /* the function was put to sleep and somebody waits: the override is spent */
+    char reason[160];   /* for a person */
+};
+
+void dv_scale_observe(struct dv_scale_state *s, const struct dv_scale_policy *p,
+                      const struct dv_scale_sample *now, uint64_t now_ns);
+/* Somebody uses the function right now, whatever the counters say. */
+void dv_scale_touch(struct dv_scale_state *s, uint64_t now_ns);
+/* Keep at least n for a stable window: after a restart what runs is taken to be needed until learned
+ * otherwise. */
+void dv_scale_hold(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns);
+void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
+                     const struct dv_scale_seen *seen, uint64_t now_ns, struct dv_scale_decision *out);
+/* Cut a decision to what can be had: `have` exist or are being made, `room` more fit. */
+void dv_scale_bound(struct dv_scale_decision *d, int64_t have, int64_t room);
+
+#endif

@@ -1,0 +1,173 @@
+/* The cluster as a state machine: what is wanted and what was seen go in, actions come out as data.
+ *
+ * Inputs are the functions dv_cluster_fn_*, _node_*, _reports, _demand, _load, _tick; each may leave actions
+ * behind, which dv_cluster_next hands out one by one.  Actions are kept as marks on functions and replicas,
+ * not as a queue: one that was not carried out (a link broke) is found again by comparing wanted with seen,
+ * at the next full report or tick, and every command is safe to repeat.
+ *
+ * No I/O, no clock, no log; randomness (replica ids) from the seed.  One owner (the state loop).
+ * The structs below are for reading; only the core writes them. */
+#ifndef DV_CLUSTER_H
+#define DV_CLUSTER_H
+
+#include "orchestrator/core/autoscale.h"
+#include "orchestrator/core/crashloop.h"
+#include "orchestrator/core/lifecycle.h"
+#include "orchestrator/core/sched.h"
+#include "proto/base/arena.h"
+#include "proto/base/list.h"
+#include "proto/base/map.h"
+#include "proto/base/rng.h"
+
+struct dv_cluster_cfg {
+    uint64_t seed;
+    uint64_t node_lost_ns; /* 0: 10 s.  Silence after which a node's replicas are given up */
+    uint64_t suspect_ns;   /* 0: 2 s.  Cut off for this long, its replicas are replaced where there is room */
+    uint64_t learn_ns;    /* 0: 5 s.  After the beginning, for nodes to say what they hold; nothing is stopped
+                             before */
+    uint64_t unplaced_ns; /* 0: 5 s.  Without a place for this long, waiting callers are told so */
+    enum dv_spread spread;
+};
+
+enum dv_cluster_mark { /* what is to be done about a replica */
+                       DV_MARK_NONE,
+                       DV_MARK_START,
+                       DV_MARK_STOP,
+                       DV_MARK_FORGET
+};
+
+struct dv_cluster_fn {
+    uint64_t uid, generation;
+    const struct dv_function
+        *def; /* borrowed from the caller: until the next fn_put of this uid, or fn_remove */
+    struct dv_scale_policy policy;
+    struct dv_scale_state scale;
+    struct dv_scale_decision decision;
+    int64_t asked; /* what the autoscaler would like; decision.wanted is what can be had of it */
+    struct dv_crashloop crash;
+    struct dv_list replicas;    /* struct dv_cluster_replica, by of_fn */
+    uint64_t unplaced_since_ns; /* 0: all have a place */
+    uint64_t asked_ns;          /* somebody began to wait for a replica; 0: nobody does */
+    char failing[240];          /* told to callers at once; empty: they may wait */
+    char trouble[240];          /* last failure, for a person; empty once it was overcome */
+    /* internal */
+    struct dv_list active, dirty;
+    bool routes_dirty, failing_dirty, spent_override;
+};
+
+struct dv_cluster_replica {
+    uint64_t id, fn_uid, generation;
+    struct dv_cluster_fn *fn;     /* NULL: of no function that is known (any more) */
+    struct dv_cluster_node *node; /* NULL once the node is lost or removed */
+    enum dv_replica_state state;
+    enum dv_reason reason;
+    bool is_adopted;   /* found, not made */
+    uint64_t since_ns; /* of this state */
+    uint64_t asked_ns, placed_ns, sent_ns, warm_ns;
+    int64_t in_flight;
+    char why[160]; /* it is where it is */
+    /* internal */
+    struct dv_list of_fn, of_node, pending;
+    enum dv_cluster_mark mark;
+    bool was_reported, in_last_full, is_promised;
+    int64_t promised_mcpu, promised_bytes;
+};
+
+struct dv_cluster_node {
+    uint64_t id;
+    bool is_connected, is_cordoned, is_draining, is_lost;
+    bool is_reported; /* its own state is known */
+    bool is_learned;  /* it has said what it holds, on this connection */
+    bool engine_ok;
+    uint64_t seen_ns, down_ns;
+    struct dv_list replicas; /* struct dv_cluster_replica, by of_node */
+    /* internal */
+    size_t index;
+    char arch[24];
+    struct dv_map images;
+    struct dv_arena images_arena;
+    struct dv_kvs labels;
+    struct dv_arena labels_arena;
+};
+
+enum dv_action_kind {
+    DV_ACT_START,   /* replica, node, fn: send `start` */
+    DV_ACT_STOP,    /* replica, node: send `stop`; fn NULL when it is unknown */
+    DV_ACT_FORGET,  /* replica is gone and will not be spoken of again (the pointer is valid for this action
+                       only) */
+    DV_ACT_ROUTES,  /* fn: the set of replicas that may take requests changed */
+    DV_ACT_FAILING, /* fn: fn->failing changed */
+    DV_ACT_AWAKE,   /* fn: the override 0 is spent; put it back to -1 for good */
+    DV_ACT_EVENT    /* something happened that a person may want to know */
+};
+
+struct dv_action {
+    enum dv_action_kind kind;
+    const struct dv_cluster_fn *fn;
+    const struct dv_cluster_replica *replica;
+    const struct dv_cluster_node *node;
+    /* EVENT */
+    uint64_t fn_uid, replica_id, node_id;
+    const char *event; /* "placed" "ready" "failed" "stopped" "scaled" "unplaceable" "adopted" "lost" ... */
+    char message[240];
+};
+
+struct dv_cluster;
+
+int dv_cluster_new(const struct dv_cluster_cfg *cfg, uint64_t now_ns,
+                   struct dv_cluster **out); /* DV_OK, DV_E_NOMEM */
+void dv_cluster_free(struct dv_cluster *c);
+
+/* ---- wanted ---- */
+/* New, or changed: of another generation its replicas are replaced, new ones first.  DV_OK, DV_E_NOMEM. */
+int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint64_t now_ns);
+void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns);
+
+/* ---- nodes ---- */
+/* A node that is known: loaded from the store, or joined.  Again: labels and cordon may have changed. */
+int dv_cluster_node_put(struct dv_cluster *c, const struct dv_node_record *rec, uint64_t now_ns);
+void dv_cluster_node_remove(struct dv_cluster *c, uint64_t id, uint64_t now_ns);
+void dv_cluster_node_cordon(struct dv_cluster *c, uint64_t id, bool is_cordoned, bool is_draining,
+                            uint64_t now_ns);
+void dv_cluster_node_up(struct dv_cluster *c, uint64_t id, uint64_t now_ns);   /* the control link is open */
+void dv_cluster_node_down(struct dv_cluster *c, uint64_t id, uint64_t now_ns); /* it broke */
+int dv_cluster_node_report(struct dv_cluster *c, uint64_t id, const struct dv_node_report *r,
+                           uint64_t now_ns);
+
+/* ---- seen ---- */
+/* Replicas that changed; all of them when is_full.  DV_OK, DV_E_NOMEM (what did not fit comes with the next
+ * full one). */
+int dv_cluster_reports(struct dv_cluster *c, uint64_t node, const struct dv_replica_report *r, size_t n,
+                       bool is_full, uint64_t now_ns);
+/* Somebody waits for this function and no slot is free. */
+void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns);
+void dv_cluster_load(struct dv_cluster *c, uint64_t fn_uid, const struct dv_scale_sample *s, uint64_t now_ns);
+void dv_cluster_replica_busy(struct dv_cluster *c, uint64_t replica, int64_t in_flight);
+/* Time passed: decide for every active function, give up silent nodes. */
+void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns);
+/* When the next tick is due; UINT64_MAX: nothing goes on. */
+uint64_t dv_cluster_next_tick(const struct dv_cluster *c, uint64_t now_ns);
+
+/* ---- out ---- */
+/* The next action; false: none left.  Pointers in it are valid until the next input. */
+bool dv_cluster_next(struct dv_cluster *c, struct dv_action *out);
+
+/* ---- reading ---- */
+const struct dv_cluster_fn *dv_cluster_fn_find(const struct dv_cluster *c, uint64_t uid);
+const struct dv_cluster_node *dv_cluster_node_find(const struct dv_cluster *c, uint64_t id);
+const struct dv_cluster_replica *dv_cluster_replica_find(const struct dv_cluster *c, uint64_t id);
+void dv_cluster_each_active(struct dv_cluster *c, void (*fn)(void *ctx, const struct dv_cluster_fn *f),
+                            void *ctx);
+void dv_cluster_each_replica(struct dv_cluster *c, void (*fn)(void *ctx, const struct dv_cluster_replica *r),
+                             void *ctx);
+bool dv_cluster_routable(const struct dv_cluster_replica *r); /* may take requests now */
+bool dv_cluster_learned(const struct dv_cluster *c);
+const struct dv_node_view *dv_cluster_view(const struct dv_cluster *c, const struct dv_cluster_node *n);
+const struct dv_life_counts *dv_cluster_counts(const struct dv_cluster *c);
+
+struct dv_cluster_tally {
+    int64_t ready, starting, draining, failed;
+};
+void dv_cluster_fn_tally(const struct dv_cluster_fn *f, struct dv_cluster_tally *out);
+
+#endif

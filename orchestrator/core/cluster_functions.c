@@ -1,0 +1,414 @@
+/* Functions: compare how many replicas one should have with how many it has, and close the gap.
+ *
+ * Replicas of a function fall into those that count (of its generation, where they can be reached), and those
+ * that leave: of an older generation, on a draining node, not ready on a node whose engine is down.  The
+ * number wanted is made of the first; the second serve until enough of the first do (settle_leaving), so a
+ * deploy or a drain never takes capacity away before it has put some in place.  Only where the cluster is so
+ * full that nothing new fits beside the old, one old replica at a time makes room. */
+#include "orchestrator/core/cluster_internal.h"
+
+#include "proto/wire/codec.h"
+
+#define SECOND 1000000000ull
+
+enum { TOMBSTONES_MAX = 3 };
+#define TOMBSTONE_NS (600 * SECOND)
+
+struct census {
+    int64_t live;            /* count towards the number wanted */
+    int64_t ready, starting; /* of those */
+    int64_t leaving_ready;   /* serve still */
+};
+
+static struct census take_census(const struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns)
+{
+    struct census k = {0};
+    DV_LIST_FOR_EACH (it, &f->replicas) {
+        const struct dv_cluster_replica *r = REPLICA_OF_FN(it);
+        if (!dv_life_is_live(r->state) || !dv_cl_is_counted(c, r, now_ns))
+            continue;
+        bool is_ready = dv_life_is_ready(r->state);
+        if (dv_cl_is_leaving(r)) {
+            k.leaving_ready += is_ready;
+            continue;
+        }
+        k.live++;
+        k.ready += is_ready;
+        k.starting += !is_ready;
+    }
+    return k;
+}
+
+/* ---- starting ---- */
+
+static struct dv_need need_of(const struct dv_cluster_fn *f)
+{
+    const struct dv_fn_spec *s = &f->def->spec;
+    return (struct dv_need){s->requests.cpu_mcpu, s->requests.memory_bytes, &s->constraints};
+}
+
+/* What the scheduler should know of this function on each node. */
+static void fill_views(struct dv_cluster *c, const struct dv_cluster_fn *f)
+{
+    for (size_t i = 0; i < c->n_views; i++) {
+        c->views[i].n_of_function = 0;
+        c->views[i].has_image = dv_cl_has_image(c->by_index[i], f->def->spec.image);
+    }
+    DV_LIST_FOR_EACH (it, &f->replicas) {
+        const struct dv_cluster_replica *r = REPLICA_OF_FN(it);
+        if (r->node && dv_life_is_live(r->state))
+            c->views[r->node->index].n_of_function++;
+    }
+}
+
+static void note_unplaced(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_need *need,
+                          uint64_t now_ns)
+{
+    if (f->unplaced_since_ns)
+        return;
+    f->unplaced_since_ns = now_ns;
+    char why[200];
+    dv_sched_explain(need, c->views, c->n_views, why, sizeof(why));
+    dv_cl_event(c, f, NULL, NULL, "unplaceable", "%s", why);
+}
+
+static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_need *need,
+                     uint64_t now_ns)
+{
+    size_t at;
+    int rc = dv_sched_place(need, c->views, c->n_views, c->cfg.spread, &at);
+    if (rc)
+        return rc;
+    struct dv_cluster_replica *r = NULL;
+    if ((rc = dv_cl_replica_new(c, dv_rng_u64(&c->rng), f, c->by_index[at], now_ns, &r)))
+        return rc;
+    r->asked_ns = f->asked_ns;
+    r->sent_ns = now_ns;
+    c->views[at].n_of_function++;
+    dv_cl_why(r, "%s", f->decision.reason);
+    dv_cl_mark(c, r, DV_MARK_START);
+    dv_cl_event(c, f, r, r->node, "placed", "%s",
+                c->views[at].has_image ? "the image is there" : "the image has to be pulled");
+    return DV_OK;
+}
+
+static int64_t start_some(struct dv_cluster *c, struct dv_cluster_fn *f, int64_t n, uint64_t now_ns)
+{
+    struct dv_need need = need_of(f);
+    fill_views(c, f);
+    int64_t started = 0;
+    while (started < n) {
+        int rc = place_one(c, f, &need, now_ns);
+        if (rc == DV_NO_CAPACITY)
+            note_unplaced(c, f, &need, now_ns);
+        if (rc)
+            break; /* out of memory: the next tick tries again */
+        started++;
+    }
+    if (started == n)
+        f->unplaced_since_ns = 0;
+    return started;
+}
+
+/* Before all nodes have spoken, only for somebody who waits, and not at once: what is there may be on its
+ * way. */
+static bool may_start(const struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns)
+{
+    if (dv_crashloop_blocks(&f->crash, now_ns))
+        return false;
+    return c->is_learned || (f->scale.last.waiting > 0 && now_ns - c->born_ns >= SECOND);
+}
+
+/* ---- stopping ---- */
+
+/* a goes before b: what serves nobody yet, then what is cut off, then the idlest, then the youngest. */
+static bool goes_first(const struct dv_cluster_replica *a, const struct dv_cluster_replica *b)
+{
+    bool ra = dv_life_is_ready(a->state), rb = dv_life_is_ready(b->state);
+    if (ra != rb)
+        return !ra;
+    if (a->node->is_connected != b->node->is_connected)
+        return !a->node->is_connected;
+    if (a->in_flight != b->in_flight)
+        return a->in_flight < b->in_flight;
+    if (a->placed_ns != b->placed_ns)
+        return a->placed_ns > b->placed_ns;
+    return a->id > b->id;
+}
+
+static void stop_some(struct dv_cluster *c, struct dv_cluster_fn *f, bool leaving, int64_t n, const char *why,
+                      uint64_t now_ns)
+{
+    while (n-- > 0) {
+        struct dv_cluster_replica *victim = NULL;
+        DV_LIST_FOR_EACH (it, &f->replicas) {
+            struct dv_cluster_replica *r = REPLICA_OF_FN(it);
+            if (!dv_life_is_live(r->state) || !dv_cl_is_counted(c, r, now_ns) ||
+                dv_cl_is_leaving(r) != leaving)
+                continue;
+            if (!victim || goes_first(r, victim))
+                victim = r;
+        }
+        if (!victim)
+            return;
+        dv_cl_stop(c, victim, why, now_ns);
+    }
+}
+
+static const char *why_leaving(const struct dv_cluster_replica *r)
+{
+    if (r->generation != r->fn->generation)
+        return "replaced by a newer generation of its function";
+    return r->node && r->node->is_draining ? "its node is drained" : "the engine of its node is down";
+}
+
+static void settle_leaving(struct dv_cluster *c, struct dv_cluster_fn *f, const struct census *k,
+                           uint64_t now_ns)
+{
+    DV_LIST_FOR_EACH_SAFE (it, &f->replicas) {
+        struct dv_cluster_replica *r = REPLICA_OF_FN(it);
+        if (dv_life_is_live(r->state) && !dv_life_is_ready(r->state) && dv_cl_is_leaving(r))
+            dv_cl_stop(c, r, why_leaving(r), now_ns);
+    }
+    if (k->leaving_ready == 0)
+        return;
+    int64_t needed = f->asked - k->ready;
+    if (needed < 0)
+        needed = 0;
+    if (k->leaving_ready > needed) {
+        stop_some(c, f, true, k->leaving_ready - needed, "another serves in its place", now_ns);
+        return;
+    }
+    bool is_stuck =
+        k->starting == 0 && f->unplaced_since_ns && now_ns - f->unplaced_since_ns >= c->cfg.unplaced_ns;
+    DV_LIST_FOR_EACH (it, &f->replicas) {
+        struct dv_cluster_replica *r = REPLICA_OF_FN(it);
+        if (!is_stuck || !dv_life_is_live(r->state) || r->generation == f->generation)
+            continue;
+        dv_cl_stop(c, r, "makes room for a newer generation of its function", now_ns);
+        f->unplaced_since_ns = now_ns;
+        return;
+    }
+}
+
+/* ---- failing ---- */
+
+static bool is_functions_fault(enum dv_reason reason)
+{
+    return reason != DV_REASON_NODE_LOST && reason != DV_REASON_ENGINE_DOWN && reason != DV_REASON_STOPPED;
+}
+
+static void tell_trouble(struct dv_cluster_fn *f, const struct dv_replica_report *rep)
+{
+    char code[40] = "", *out = f->trouble;
+    size_t cap = sizeof(f->trouble);
+    if (rep->reason == DV_REASON_EXITED)
+        (void)snprintf(code, sizeof(code), " (exit code %lld)", (long long)rep->exit_code);
+    const char *message = rep->message && *rep->message ? rep->message : NULL;
+    const char *tail = rep->log_tail && *rep->log_tail ? rep->log_tail : NULL;
+    (void)snprintf(out, cap, "%s%s%s%s%s%s", dv_reason_text(rep->reason), code, message ? ": " : "",
+                   message ? message : "", tail ? "; its last words: " : "", tail ? tail : "");
+    for (char *p = out; *p; p++)
+        if (*p == '\n' || *p == '\r' || *p == '\t')
+            *p = ' ';
+}
+
+void dv_cl_failed(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_cluster_replica *r,
+                  const struct dv_replica_report *rep, bool was_ready, uint64_t now_ns)
+{
+    dv_cl_why((struct dv_cluster_replica *)r, "%s%s%s", dv_reason_text(rep->reason), rep->message ? ": " : "",
+              rep->message ? rep->message : "");
+    if (is_functions_fault(rep->reason) && r->generation == f->generation) {
+        tell_trouble(f, rep);
+        if (was_ready && (r->is_adopted || now_ns - r->warm_ns >= DV_CRASHLOOP_PROVEN_NS))
+            dv_crashloop_clear(&f->crash); /* it served; another may be made at once */
+        else
+            dv_crashloop_fail(&f->crash, now_ns);
+    }
+    dv_cl_event(c, f, r, NULL, "failed", "%s",
+                r->generation == f->generation && f->trouble[0] ? f->trouble : r->why);
+}
+
+static void update_failing(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
+{
+    struct census k = take_census(c, f, now_ns);
+    char text[sizeof(f->failing)] = "";
+    if (k.ready + k.starting + k.leaving_ready == 0) {
+        if (dv_crashloop_blocks(&f->crash, now_ns)) {
+            (void)dv_copy(text, sizeof(text), f->trouble[0] ? f->trouble : "its replicas fail to start");
+        } else if (f->unplaced_since_ns && now_ns - f->unplaced_since_ns >= c->cfg.unplaced_ns) {
+            struct dv_need need = need_of(f);
+            dv_sched_explain(&need, c->views, c->n_views, text, sizeof(text));
+        }
+    }
+    dv_cl_set_failing(c, f, text);
+}
+
+/* ---- the comparison ---- */
+
+static void prune_tombstones(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
+{
+    int n = 0;
+    bool has_proven = false;
+    DV_LIST_FOR_EACH (it, &f->replicas) {
+        const struct dv_cluster_replica *r = REPLICA_OF_FN(it);
+        n += r->state == DV_REPLICA_FAILED;
+        has_proven |= dv_life_is_ready(r->state) && r->generation == f->generation &&
+                      now_ns - r->since_ns >= DV_CRASHLOOP_PROVEN_NS;
+    }
+    if (has_proven && f->crash.failures) {
+        dv_crashloop_clear(&f->crash);
+        f->trouble[0] = '\0';
+    }
+    DV_LIST_FOR_EACH_SAFE (it, &f->replicas) {
+        struct dv_cluster_replica *r = REPLICA_OF_FN(it);
+        if (r->state != DV_REPLICA_FAILED)
+            continue;
+        if (n > TOMBSTONES_MAX || now_ns - r->since_ns > TOMBSTONE_NS || r->generation != f->generation) {
+            dv_cl_gone(c, r, now_ns);
+            n--;
+        }
+    }
+}
+
+static void still_unplaced(struct dv_cluster *c, struct dv_cluster_fn *f)
+{
+    size_t at;
+    struct dv_need need = need_of(f);
+    /* Callers are being turned away, so nobody waits; they may again once there is room. */
+    if (!f->failing[0] || dv_sched_place(&need, c->views, c->n_views, c->cfg.spread, &at) == DV_OK)
+        f->unplaced_since_ns = 0;
+}
+
+static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct census *k, uint64_t now_ns)
+{
+    int64_t before = f->asked;
+    struct dv_scale_seen seen = {k->ready + k->leaving_ready, k->starting};
+    dv_scale_decide(&f->scale, &f->policy, &seen, now_ns, &f->decision);
+    if (f->decision.override_over && f->policy.override == 0) {
+        f->policy.override = -1;
+        f->spent_override = true;
+        dv_cl_dirty(c, f);
+    }
+    f->asked = f->decision.wanted;
+    if (f->asked != before)
+        dv_cl_event(c, f, NULL, NULL, "scaled", "%lld to %lld: %s", (long long)before, (long long)f->asked,
+                    f->decision.reason);
+}
+
+static void set_active(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
+{
+    bool is_active = !dv_list_empty(&f->replicas) || f->decision.wanted > 0 || f->scale.last.waiting > 0 ||
+                     f->failing[0] || f->unplaced_since_ns || dv_crashloop_blocks(&f->crash, now_ns);
+    if (!is_active)
+        dv_list_remove(&f->active);
+    else if (dv_list_empty(&f->active))
+        dv_list_push_back(&c->active, &f->active);
+}
+
+void dv_cl_reconcile(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
+{
+    prune_tombstones(c, f, now_ns);
+    struct census k = take_census(c, f, now_ns);
+    decide(c, f, &k, now_ns);
+    int64_t lacking = f->decision.wanted - k.live;
+    if (lacking > 0 && may_start(c, f, now_ns)) {
+        int64_t started = start_some(c, f, lacking, now_ns);
+        k.starting += started;
+        if (started < lacking)
+            dv_scale_bound(&f->decision, k.live, started);
+    } else if (lacking <= 0 && f->unplaced_since_ns) {
+        still_unplaced(c, f);
+    }
+    if (c->is_learned) {
+        if (lacking < 0)
+            stop_some(c, f, false, -lacking, f->decision.reason, now_ns);
+        settle_leaving(c, f, &k, now_ns);
+    }
+    update_failing(c, f, now_ns);
+    set_active(c, f, now_ns);
+}
+
+/* ---- inputs ---- */
+
+static int fn_new(struct dv_cluster *c, const struct dv_function *def, struct dv_cluster_fn **out)
+{
+    struct dv_cluster_fn *f = dv_zalloc(sizeof(*f));
+    if (!f)
+        return DV_E_NOMEM;
+    f->uid = def->uid;
+    f->generation = def->generation;
+    dv_list_init(&f->replicas);
+    dv_list_init(&f->active);
+    dv_list_init(&f->dirty);
+    int rc = dv_idmap_put(&c->fns, f->uid, f);
+    if (rc) {
+        dv_free(f);
+        return rc;
+    }
+    *out = f;
+    return DV_OK;
+}
+
+void dv_cl_fn_free(struct dv_cluster_fn *f)
+{
+    dv_free(f);
+}
+
+int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint64_t now_ns)
+{
+    struct dv_cluster_fn *f = dv_idmap_find(&c->fns, def->uid);
+    int rc;
+    if (!f && (rc = fn_new(c, def, &f)))
+        return rc;
+    f->def = def;
+    dv_scale_policy_of(&def->spec, def->desired_override, &f->policy);
+    if (f->generation != def->generation) {
+        f->generation = def->generation;
+        f->unplaced_since_ns = 0;
+        f->trouble[0] = '\0';
+        dv_crashloop_clear(&f->crash);
+    }
+    dv_cl_reconcile(c, f, now_ns);
+    return DV_OK;
+}
+
+void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns)
+{
+    struct dv_cluster_fn *f = dv_idmap_remove(&c->fns, uid);
+    if (!f)
+        return;
+    while (!dv_list_empty(&f->replicas)) {
+        struct dv_cluster_replica *r = REPLICA_OF_FN(f->replicas.next);
+        if (r->state == DV_REPLICA_FAILED && !r->node) {
+            dv_cl_gone(c, r, now_ns);
+            continue;
+        }
+        dv_cl_detach_fn(c, r);
+        if (dv_life_is_live(r->state))
+            dv_cl_stop(c, r, "its function was deleted", now_ns);
+    }
+    dv_list_remove(&f->active);
+    dv_list_remove(&f->dirty);
+    dv_cl_fn_free(f);
+}
+
+void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns)
+{
+    struct dv_cluster_fn *f = dv_idmap_find(&c->fns, fn_uid);
+    if (!f)
+        return;
+    dv_scale_touch(&f->scale, now_ns);
+    if (f->scale.last.waiting == 0)
+        f->scale.last.waiting = 1;
+    if (f->asked_ns == 0)
+        f->asked_ns = now_ns;
+    dv_cl_reconcile(c, f, now_ns);
+}
+
+void dv_cluster_load(struct dv_cluster *c, uint64_t fn_uid, const struct dv_scale_sample *s, uint64_t now_ns)
+{
+    struct dv_cluster_fn *f = dv_idmap_find(&c->fns, fn_uid);
+    if (f)
+        dv_scale_observe(&f->scale, &f->policy, s, now_ns);
+}

@@ -1,0 +1,81 @@
+/* What the cluster's files share. */
+#ifndef DV_CLUSTER_INTERNAL_H
+#define DV_CLUSTER_INTERNAL_H
+
+#include "orchestrator/core/cluster.h"
+
+#include "proto/base/alloc.h"
+#include "proto/base/err.h"
+
+struct event {
+    struct dv_list node;
+    uint64_t fn_uid, replica_id, node_id;
+    const char *kind;
+    char message[240];
+};
+
+struct dv_cluster {
+    struct dv_cluster_cfg cfg;
+    struct dv_rng rng;
+    uint64_t born_ns;
+    bool is_learned;
+    struct dv_map fns, nodes, replicas; /* by id */
+    struct dv_node_view *views;         /* one a node, dense; node->index */
+    struct dv_cluster_node **by_index;
+    size_t n_views, cap_views;
+    struct dv_list active;  /* functions with something going on */
+    struct dv_list dirty;   /* functions with marks */
+    struct dv_list pending; /* replicas with marks */
+    struct dv_list stops;   /* stops held back while learning */
+    struct dv_list events;
+    size_t n_events;
+    struct event *out_event;             /* handed out; freed at the next call */
+    struct dv_cluster_replica *out_gone; /* likewise */
+    struct dv_life_counts counts;
+};
+
+#define REPLICA_OF_FN(n)   DV_LIST_ENTRY(n, struct dv_cluster_replica, of_fn)
+#define REPLICA_OF_NODE(n) DV_LIST_ENTRY(n, struct dv_cluster_replica, of_node)
+
+/* cluster.c */
+void dv_cl_event(struct dv_cluster *c, const struct dv_cluster_fn *f, const struct dv_cluster_replica *r,
+                 const struct dv_cluster_node *n, const char *kind, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+void dv_cl_mark(struct dv_cluster *c, struct dv_cluster_replica *r, enum dv_cluster_mark mark);
+void dv_cl_dirty_routes(struct dv_cluster *c, struct dv_cluster_fn *f);
+void dv_cl_set_failing(struct dv_cluster *c, struct dv_cluster_fn *f, const char *text);
+void dv_cl_dirty(struct dv_cluster *c, struct dv_cluster_fn *f);
+void dv_cl_learn(struct dv_cluster *c, uint64_t now_ns); /* is the learning over? */
+
+/* cluster_functions.c */
+void dv_cl_reconcile(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns);
+void dv_cl_failed(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_cluster_replica *r,
+                  const struct dv_replica_report *rep, bool was_ready, uint64_t now_ns);
+void dv_cl_fn_free(struct dv_cluster_fn *f);
+
+/* cluster_replicas.c */
+int dv_cl_replica_new(struct dv_cluster *c, uint64_t id, struct dv_cluster_fn *f, struct dv_cluster_node *n,
+                      uint64_t now_ns, struct dv_cluster_replica **out);
+/* Move along the life-cycle table; routes become dirty where it matters.  DV_OK or DV_INVALID. */
+int dv_cl_move(struct dv_cluster *c, struct dv_cluster_replica *r, enum dv_life_event ev, uint64_t now_ns);
+void dv_cl_why(struct dv_cluster_replica *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void dv_cl_stop(struct dv_cluster *c, struct dv_cluster_replica *r, const char *why, uint64_t now_ns);
+void dv_cl_gone(struct dv_cluster *c, struct dv_cluster_replica *r, uint64_t now_ns); /* nothing left of it */
+/* The function, or the node, of a replica goes away. */
+void dv_cl_detach_fn(struct dv_cluster *c, struct dv_cluster_replica *r);
+void dv_cl_detach_node(struct dv_cluster *c, struct dv_cluster_replica *r);
+/* Is to be replaced as soon as another can serve: older generation, draining node, start on a broken engine.
+ */
+bool dv_cl_is_leaving(const struct dv_cluster_replica *r);
+/* Is where it can be reached, or was until a moment ago. */
+bool dv_cl_is_counted(const struct dv_cluster *c, const struct dv_cluster_replica *r, uint64_t now_ns);
+
+/* cluster_nodes.c */
+void dv_cl_view_refresh(struct dv_cluster *c, struct dv_cluster_node *n);
+void dv_cl_node_free(struct dv_cluster *c, struct dv_cluster_node *n);
+bool dv_cl_has_image(const struct dv_cluster_node *n, const char *image);
+void dv_cl_nodes_tick(struct dv_cluster *c, uint64_t now_ns);
+/* Reconcile every function with a replica on this node. */
+void dv_cl_reconcile_node(struct dv_cluster *c, struct dv_cluster_node *n, uint64_t now_ns);
+
+#endif

@@ -1,0 +1,177 @@
+/* Placement of one replica: filter, then score, in one pass over the nodes.
+ *
+ * The order of the nodes never matters: every comparison ends at the node's id.  Scores are compared field by
+ * field instead of being summed into one number, so that what weighs more can be read off the code, and
+ * adding a consideration is adding a line. */
+#include "orchestrator/core/sched.h"
+
+#include "proto/base/err.h"
+#include "proto/base/str.h"
+#include "proto/wire/codec.h"
+
+static bool constraint_holds(const char *text, const struct dv_node_view *node)
+{
+    const char *eq = strchr(text, '=');
+    if (!eq)
+        return false;
+    if (eq[1] == '=') /* "label==value", as other schedulers write it */
+        eq++;
+    bool negated = eq > text && eq[-1] == '!';
+    const char *value = eq + 1;
+    size_t n = strcspn(text, "!=");
+    while (n > 0 && text[n - 1] == ' ')
+        n--;
+    while (*value == ' ')
+        value++;
+    const char *have = NULL;
+    for (size_t i = 0; node->labels && i < node->labels->n; i++)
+        if (strlen(node->labels->v[i].k) == n && memcmp(node->labels->v[i].k, text, n) == 0)
+            have = node->labels->v[i].v;
+    bool equal = have && strcmp(have, value) == 0;
+    return negated ? !equal : equal;
+}
+
+static bool constraints_hold(const struct dv_strs *constraints, const struct dv_node_view *node)
+{
+    for (size_t i = 0; constraints && i < constraints->n; i++)
+        if (!constraint_holds(constraints->v[i], node))
+            return false;
+    return true;
+}
+
+enum dv_misfit dv_sched_fit(const struct dv_need *need, const struct dv_node_view *node)
+{
+    if (!node->is_ready)
+        return DV_MISFIT_NOT_READY;
+    if (node->n_replicas >= node->max_replicas)
+        return DV_MISFIT_REPLICAS;
+    if (need->memory_bytes > node->memory_bytes - node->promised_bytes)
+        return DV_MISFIT_MEMORY;
+    if (need->cpu_mcpu > node->cpu_mcpu - node->promised_mcpu)
+        return DV_MISFIT_CPU;
+    if (!constraints_hold(need->constraints, node))
+        return DV_MISFIT_CONSTRAINT;
+    return DV_FITS;
+}
+
+/* Share of the node that is promised, in thousandths; the scarcer of cpu and memory counts. */
+static int64_t promised_permille(const struct dv_node_view *n)
+{
+    int64_t cpu = n->cpu_mcpu > 0 ? n->promised_mcpu * 1000 / n->cpu_mcpu : 1000;
+    int64_t mem = n->memory_bytes > 0 ? n->promised_bytes / (n->memory_bytes / 1000 + 1) : 1000;
+    return cpu > mem ? cpu : mem;
+}
+
+static bool better(const struct dv_node_view *a, const struct dv_node_view *b, enum dv_spread how)
+{
+    if ((a->n_primed > 0) != (b->n_primed > 0))
+        return a->n_primed > 0;
+    if (a->has_image != b->has_image)
+        return a->has_image;
+    if (how == DV_SPREAD && a->n_of_function != b->n_of_function)
+        return a->n_of_function < b->n_of_function;
+    int64_t pa = promised_permille(a), pb = promised_permille(b);
+    if (pa != pb)
+        return how == DV_PACK ? pa > pb : pa < pb;
+    return a->id < b->id;
+}
+
+int dv_sched_place(const struct dv_need *need, const struct dv_node_view *nodes, size_t n, enum dv_spread how,
+                   size_t *out_index)
+{
+    const struct dv_node_view *best = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (dv_sched_fit(need, &nodes[i]) == DV_FITS && (!best || better(&nodes[i], best, how)))
+            best = &nodes[i];
+    if (!best)
+        return DV_NO_CAPACITY;
+    *out_index = (size_t)(best - nodes);
+    return DV_OK;
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+int64_t dv_sched_room(const struct dv_need *need, const struct dv_node_view *nodes, size_t n, int64_t limit)
+{
+    int64_t room = 0;
+    for (size_t i = 0; i < n && room < limit; i++) {
+        const struct dv_node_view *v = &nodes[i];
+        if (dv_sched_fit(need, v) != DV_FITS)
+            continue;
+        int64_t k = v->max_replicas - v->n_replicas;
+        if (need->memory_bytes > 0)
+            k = min64(k, (v->memory_bytes - v->promised_bytes) / need->memory_bytes);
+        if (need->cpu_mcpu > 0)
+            k = min64(k, (v->cpu_mcpu - v->promised_mcpu) / need->cpu_mcpu);
+        room += k;
+    }
+    return min64(room, limit);
+}
+
+struct tally {
+    size_t n[DV_MISFIT_N];
+    int64_t free_bytes, free_mcpu; /* most on a node that lacked only that */
+};
+
+static void say(char *out, size_t cap, size_t *len, const char *text)
+{
+    size_t n = strlen(text);
+    if (*len + n + 1 > cap)
+        n = cap > *len + 1 ? cap - *len - 1 : 0;
+    memcpy(out + *len, text, n);
+    *len += n;
+    out[*len] = '\0';
+}
+
+static void say_group(char *out, size_t cap, size_t *len, size_t n, const char *text)
+{
+    if (n == 0)
+        return;
+    char group[160];
+    (void)snprintf(group, sizeof(group), "%s%zu %s", *len && out[*len - 1] != ' ' ? ", " : "", n, text);
+    say(out, cap, len, group);
+}
+
+void dv_sched_explain(const struct dv_need *need, const struct dv_node_view *nodes, size_t n, char *out,
+                      size_t cap)
+{
+    struct tally t = {0};
+    for (size_t i = 0; i < n; i++) {
+        enum dv_misfit m = dv_sched_fit(need, &nodes[i]);
+        t.n[m]++;
+        int64_t bytes = nodes[i].memory_bytes - nodes[i].promised_bytes;
+        int64_t mcpu = nodes[i].cpu_mcpu - nodes[i].promised_mcpu;
+        if (m == DV_MISFIT_MEMORY && bytes > t.free_bytes)
+            t.free_bytes = bytes;
+        if (m == DV_MISFIT_CPU && mcpu > t.free_mcpu)
+            t.free_mcpu = mcpu;
+    }
+    if (cap == 0)
+        return;
+    size_t len = 0;
+    out[0] = '\0';
+    if (n == 0) {
+        say(out, cap, &len, "no node has joined");
+        return;
+    }
+    if (t.n[DV_FITS] > 0) {
+        say_group(out, cap, &len, t.n[DV_FITS], t.n[DV_FITS] == 1 ? "node fits" : "nodes fit");
+        return;
+    }
+    char want[32], most[32], text[128];
+    say(out, cap, &len, "no node fits: ");
+    say_group(out, cap, &len, t.n[DV_MISFIT_NOT_READY], "not ready");
+    say_group(out, cap, &len, t.n[DV_MISFIT_CONSTRAINT], "against its constraints");
+    dv_format_bytes(need->memory_bytes, want);
+    dv_format_bytes(t.free_bytes, most);
+    (void)snprintf(text, sizeof(text), "without memory (needs %s, most free %s)", want, most);
+    say_group(out, cap, &len, t.n[DV_MISFIT_MEMORY], text);
+    dv_format_mcpu(need->cpu_mcpu, want);
+    dv_format_mcpu(t.free_mcpu, most);
+    (void)snprintf(text, sizeof(text), "without cpu (needs %s, most free %s)", want, most);
+    say_group(out, cap, &len, t.n[DV_MISFIT_CPU], text);
+    say_group(out, cap, &len, t.n[DV_MISFIT_REPLICAS], "at their number of replicas");
+}

@@ -1,0 +1,272 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "orchestrator/core/autoscale.h"
+#include "proto/base/auto.h"
+#include "proto/base/rng.h"
+
+#define MS 1000000ull
+#define S  1000000000ull
+
+/* One function under a steady hand: time, load and replicas are told, the decision is read. */
+struct bench {
+    struct dv_scale_policy policy;
+    struct dv_scale_state state;
+    struct dv_scale_sample sample;
+    struct dv_scale_seen seen;
+    struct dv_scale_decision d;
+    uint64_t now;
+};
+
+static struct bench bench_of(int64_t min, int64_t max, int64_t concurrency, int64_t target, int64_t idle_ms)
+{
+    struct dv_fn_spec spec = {
+        .scale = {.min = min, .max = max, .concurrency = concurrency, .target = target, .idle_ms = idle_ms}};
+    struct bench b = {.now = 1000 * S};
+    dv_scale_policy_of(&spec, -1, &b.policy);
+    return b;
+}
+
+static int64_t decide(struct bench *b)
+{
+    dv_scale_observe(&b->state, &b->policy, &b->sample, b->now);
+    dv_scale_decide(&b->state, &b->policy, &b->seen, b->now, &b->d);
+    return b->d.wanted;
+}
+
+/* `ms` go by with this load, decisions every 100 ms; replicas appear as they are decided. */
+static int64_t run(struct bench *b, uint64_t waiting, uint64_t in_flight, uint64_t ms)
+{
+    if (in_flight > 0 && b->seen.ready == 0)
+        b->seen.ready = 1; /* they are inside of something */
+    for (uint64_t t = 0; t < ms; t += 100) {
+        b->now += 100 * MS;
+        b->sample.waiting = waiting;
+        b->sample.in_flight = in_flight;
+        b->sample.in_flight_time += (double)in_flight * 0.1;
+        if (waiting + in_flight)
+            b->sample.last_activity_ns = b->now;
+        b->seen.ready = decide(b);
+    }
+    return b->d.wanted;
+}
+
+static void answered(struct bench *b, uint64_t n, uint64_t each_ns)
+{
+    b->sample.answered += n;
+    b->sample.service_ns += n * each_ns;
+}
+
+static void at_rest_there_is_the_minimum(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 20, 1, 1, 60000);
+    assert_int_equal(decide(&b), 0);
+    b = bench_of(1, 20, 1, 1, 60000);
+    assert_int_equal(decide(&b), 1);
+    assert_non_null(strstr(b.d.reason, "minimum is 1"));
+}
+
+static void the_first_waiting_request_brings_one_replica(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 20, 100, 70, 60000);
+    b.sample.waiting = 1;
+    assert_int_equal(decide(&b), 1);
+}
+
+static void a_burst_from_zero_asks_for_the_maximum_at_once(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 16, 1, 1, 5000);
+    b.sample.waiting = 200;
+    assert_int_equal(decide(&b), 16);
+    assert_non_null(strstr(b.d.reason, "maximum"));
+}
+
+static void a_burst_on_a_warm_function_reaches_the_maximum_within_a_second(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 16, 1, 1, 60000);
+    answered(&b, 100, 50 * MS);
+    run(&b, 0, 1, 30000);
+    assert_int_equal(b.d.wanted, 1);
+    assert_int_equal(run(&b, 200, 1, 1000), 16);
+}
+
+static void a_queue_is_drained_in_time_before_averages_notice_it(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 1000, 1, 1, 60000);
+    answered(&b, 100, 100 * MS);
+    run(&b, 0, 1, 30000);
+    /* 500 requests of 100 ms in half a second: 100 replicas beside the one in use */
+    assert_true(run(&b, 500, 1, 100) >= 100);
+    assert_true(b.d.wanted <= 501);
+}
+
+static void never_more_slots_than_requests(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 1000, 1, 1, 60000);
+    answered(&b, 10, 20 * S); /* slow: draining in time would ask for forty a request */
+    b.sample.waiting = 3;
+    assert_int_equal(decide(&b), 3);
+}
+
+static void a_steady_load_gets_load_over_target(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 100, 10, 7, 60000);
+    run(&b, 0, 35, 200000);
+    assert_int_equal(b.d.wanted, 5);
+}
+
+static void idle_functions_go_to_zero_after_idle_and_not_before(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 16, 1, 1, 5000);
+    run(&b, 40, 16, 1000);
+    assert_int_equal(b.d.wanted, 16);
+    assert_true(run(&b, 0, 0, 4800) >= 1);
+    assert_int_equal(run(&b, 0, 0, 200), 0);
+    assert_non_null(strstr(b.d.reason, "no request for 5s"));
+}
+
+static void idle_functions_with_a_minimum_keep_it(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(1, 16, 1, 1, 5000);
+    run(&b, 40, 16, 1000);
+    assert_int_equal(run(&b, 0, 0, 6000), 1);
+}
+
+static void a_long_request_is_not_idleness(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 16, 1, 1, 5000);
+    assert_int_equal(run(&b, 0, 1, 60000), 1);
+}
+
+static void after_a_burst_the_number_stays_a_window_and_then_falls(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 50, 1, 1, 60000);
+    run(&b, 0, 40, 5000);
+    assert_int_equal(b.d.wanted, 40);
+    assert_int_equal(run(&b, 0, 2, 30000), 40);
+    assert_true(run(&b, 0, 2, 120000) <= 3);
+}
+
+static void pins_are_obeyed_within_the_maximum(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 16, 1, 1, 5000);
+    b.policy.override = 4;
+    assert_int_equal(run(&b, 100, 4, 60000), 4);
+    b.policy.override = 40;
+    assert_int_equal(decide(&b), 16);
+}
+
+static void put_to_sleep_it_sleeps_until_somebody_waits(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(1, 16, 1, 1, 5000);
+    b.policy.override = 0;
+    assert_int_equal(run(&b, 0, 0, 1000), 0);
+    assert_false(b.d.override_over);
+    assert_int_equal(run(&b, 1, 0, 100), 1);
+    assert_true(b.d.override_over);
+}
+
+static void nothing_is_made_again_for_nobody(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 16, 1, 1, 60000);
+    b.sample.waiting = 5;
+    assert_int_equal(decide(&b), 5);
+    b.now += 100 * MS; /* all failed, callers were turned away */
+    b.sample.waiting = 0;
+    assert_int_equal(decide(&b), 0);
+}
+
+static void what_was_found_running_is_kept_for_a_window(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 16, 1, 1, 60000);
+    b.seen.ready = 7;
+    dv_scale_hold(&b.state, &b.policy, 7, b.now);
+    assert_int_equal(decide(&b), 7);
+    assert_int_equal(run(&b, 0, 1, 50000), 7);
+    assert_true(run(&b, 0, 1, 60000) < 7);
+}
+
+static void a_decision_is_cut_to_what_fits_and_says_so(void **state)
+{
+    (void)state;
+    struct dv_scale_decision d = {.wanted = 20, .reason = "more needed"};
+    dv_scale_bound(&d, 3, 4);
+    assert_int_equal(d.wanted, 7);
+    assert_string_equal(d.reason, "more needed; 20 asked for, 7 fit");
+}
+
+static void more_load_never_means_fewer_replicas(void **state)
+{
+    (void)state;
+    struct dv_rng r;
+    dv_rng_init(&r, 3);
+    for (int round = 0; round < 3000; round++) {
+        struct bench low =
+            bench_of((int64_t)dv_rng_below(&r, 3), 3 + (int64_t)dv_rng_below(&r, 60),
+                     1 + (int64_t)dv_rng_below(&r, 20), 1 + (int64_t)dv_rng_below(&r, 20), 10000);
+        struct bench high = low;
+        uint64_t waiting = dv_rng_below(&r, 100), flight = dv_rng_below(&r, 100);
+        uint64_t more = dv_rng_below(&r, 50);
+        answered(&low, 20, 30 * MS);
+        answered(&high, 20, 30 * MS);
+        uint64_t ms = 100 * (1 + dv_rng_below(&r, 30));
+        int64_t a = run(&low, waiting, flight, ms), b = run(&high, waiting + more, flight + more, ms);
+        assert_true(b >= a);
+        assert_true(b <= high.policy.max && a >= (waiting + flight ? 1 : low.policy.min));
+    }
+}
+
+static void a_gap_in_the_samples_or_counters_that_began_anew_do_no_harm(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 16, 1, 1, 60000);
+    run(&b, 0, 3, 10000);
+    b.now += 3600 * S;
+    assert_int_equal(run(&b, 0, 0, 100), 0);
+    b.sample = (struct dv_scale_sample){.waiting = 1};
+    b.seen.ready = 0;
+    assert_int_equal(run(&b, 1, 0, 100), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(at_rest_there_is_the_minimum),
+        cmocka_unit_test(the_first_waiting_request_brings_one_replica),
+        cmocka_unit_test(a_burst_from_zero_asks_for_the_maximum_at_once),
+        cmocka_unit_test(a_burst_on_a_warm_function_reaches_the_maximum_within_a_second),
+        cmocka_unit_test(a_queue_is_drained_in_time_before_averages_notice_it),
+        cmocka_unit_test(never_more_slots_than_requests),
+        cmocka_unit_test(a_steady_load_gets_load_over_target),
+        cmocka_unit_test(idle_functions_go_to_zero_after_idle_and_not_before),
+        cmocka_unit_test(idle_functions_with_a_minimum_keep_it),
+        cmocka_unit_test(a_long_request_is_not_idleness),
+        cmocka_unit_test(after_a_burst_the_number_stays_a_window_and_then_falls),
+        cmocka_unit_test(pins_are_obeyed_within_the_maximum),
+        cmocka_unit_test(put_to_sleep_it_sleeps_until_somebody_waits),
+        cmocka_unit_test(nothing_is_made_again_for_nobody),
+        cmocka_unit_test(what_was_found_running_is_kept_for_a_window),
+        cmocka_unit_test(a_decision_is_cut_to_what_fits_and_says_so),
+        cmocka_unit_test(more_load_never_means_fewer_replicas),
+        cmocka_unit_test(a_gap_in_the_samples_or_counters_that_began_anew_do_no_harm),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
