@@ -1,0 +1,843 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "proto/base/alloc.h"
+#include "proto/base/rng.h"
+#include "proto/rt/link.h"
+
+/* Two machines and the wire between them.  Everything a side is told ends in its log. */
+
+enum { MAX_LOG = 64 };
+
+struct side {
+    struct dv_link *l;
+    struct side *peer;
+    struct dv_link_event log[MAX_LOG]; /* without views */
+    size_t n_log;
+    char text[256]; /* of the last event with text */
+    int rc;
+    struct dv_err err;
+    void (*react)(struct side *s, const struct dv_link_event *ev);
+};
+
+static struct side client, server;
+static struct dv_rng rng;
+
+static void note(void *ctx, const struct dv_link_event *ev)
+{
+    struct side *s = ctx;
+    if (s->n_log < MAX_LOG)
+        s->log[s->n_log++] = *ev;
+    struct dv_sv t = ev->bytes;
+    if (ev->kind == DV_LINK_EV_REQUEST)
+        t = ev->request.fields;
+    if (ev->kind == DV_LINK_EV_RESPONSE)
+        t = ev->response.fields;
+    if (t.n && t.n < sizeof(s->text)) {
+        memcpy(s->text, t.p, t.n);
+        s->text[t.n] = '\0';
+    }
+    if (s->react)
+        s->react(s, ev);
+}
+
+static struct dv_link_cfg config(enum dv_link_role role, struct side *s)
+{
+    struct dv_link_cfg cfg = {.role = role, .purpose = DV_LINK_CONTROL_CONN, .on_event = note, .ctx = s};
+    memset(cfg.key, 7, sizeof(cfg.key));
+    memset(cfg.nonce, role == DV_LINK_CLIENT ? 1 : 2, sizeof(cfg.nonce));
+    cfg.node = 0xabc;
+    cfg.incarnation = role == DV_LINK_SERVER ? 99 : 0;
+    return cfg;
+}
+
+static void start(const struct dv_link_cfg *c, const struct dv_link_cfg *s)
+{
+    client = (struct side){.peer = &server};
+    server = (struct side){.peer = &client};
+    dv_rng_init(&rng, 42);
+    assert_int_equal(dv_link_new(c, &client.l), DV_OK);
+    assert_int_equal(dv_link_new(s, &server.l), DV_OK);
+}
+
+static void stop(void)
+{
+    dv_link_free(client.l);
+    dv_link_free(server.l);
+    client.l = server.l = NULL;
+}
+
+static int feed(struct side *to, const void *bytes, size_t n)
+{
+    size_t from = 0;
+    do {
+        char *p;
+        size_t room;
+        assert_int_equal(dv_link_room(to->l, &p, &room), DV_OK);
+        assert_true(room >= 16 * 1024);
+        size_t run = n - from < room ? n - from : room;
+        if (run)
+            memcpy(p, (const char *)bytes + from, run);
+        from += run;
+        int rc = dv_link_recv(to->l, run, &to->err);
+        if (!rc)
+            rc = dv_link_recv(to->l, 0, &to->err);
+        if (rc)
+            return to->rc = rc;
+    } while (from < n);
+    return DV_OK;
+}
+
+/* Up to `most` bytes of what waits travel; false when none did. */
+static bool carry(struct side *from, size_t most)
+{
+    struct dv_buf *out = dv_link_out(from->l);
+    size_t n = dv_buf_len(out) < most ? dv_buf_len(out) : most;
+    if (n == 0 || from->peer->rc)
+        return false;
+    (void)feed(from->peer, dv_buf_ptr(out), n);
+    dv_buf_consume(out, n);
+    dv_link_flushed(from->l);
+    return true;
+}
+
+static void settle(void)
+{
+    bool moved = true;
+    while (moved) {
+        moved = carry(&client, 1 + dv_rng_below(&rng, 5000));
+        moved |= carry(&server, 1 + dv_rng_below(&rng, 5000));
+    }
+}
+
+static void open_pair(void)
+{
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    start(&c, &s);
+    settle();
+    assert_true(dv_link_is_open(client.l) && dv_link_is_open(server.l));
+    client.n_log = server.n_log = 0;
+}
+
+static const struct dv_link_event *last(const struct side *s)
+{
+    return s->n_log ? &s->log[s->n_log - 1]
+                    : &(const struct dv_link_event){.kind = (enum dv_link_event_kind) - 1};
+}
+
+static size_t count(const struct side *s, enum dv_link_event_kind kind)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_log; i++)
+        n += s->log[i].kind == kind;
+    return n;
+}
+
+static struct dv_link_request a_request(enum dv_h1_body body)
+{
+    return (struct dv_link_request){.replica = 5,
+                                    .timeout_ms = 1000,
+                                    .body = (uint8_t)body,
+                                    .method = DV_SV("POST"),
+                                    .target = DV_SV("/x?y"),
+                                    .fields = DV_SV("Host: a\r\nX: y\r\n")};
+}
+
+static uint32_t open_stream(bool end)
+{
+    uint32_t id = 0;
+    struct dv_link_request req = a_request(end ? DV_H1_NO_BODY : DV_H1_CHUNKED);
+    assert_int_equal(dv_link_open_stream(client.l, &req, end, &client, &id), DV_OK);
+    assert_int_not_equal(id, 0);
+    return id;
+}
+
+static const struct dv_link_response ok_chunked = {
+    .status = 200, .body = DV_H1_CHUNKED, .fields = {"A: b\r\n", 6}};
+
+/* ---- handshake ---- */
+
+static void both_sides_open_and_know_each_other(void **state)
+{
+    (void)state;
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    start(&c, &s);
+    settle();
+    assert_int_equal(last(&client)->kind, DV_LINK_EV_OPEN);
+    assert_int_equal(last(&server)->kind, DV_LINK_EV_OPEN);
+    assert_int_equal(dv_link_purpose(server.l), DV_LINK_CONTROL_CONN);
+    assert_int_equal(dv_link_peer_incarnation(client.l), 99);
+    assert_int_equal(dv_link_peer_node(client.l), 0xabc);
+    stop();
+}
+
+static void a_client_that_takes_any_node_learns_which_one_answered(void **state)
+{
+    (void)state;
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    c.node = 0;
+    start(&c, &s);
+    settle();
+    assert_true(dv_link_is_open(client.l));
+    assert_int_equal(dv_link_peer_node(client.l), 0xabc);
+    stop();
+}
+
+static void a_wrong_key_or_node_opens_nothing(void **state)
+{
+    (void)state;
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    c.key[31] ^= 1;
+    start(&c, &s);
+    settle();
+    assert_int_equal(client.rc, DV_DENIED);
+    assert_false(dv_link_is_open(client.l) || dv_link_is_open(server.l));
+    stop();
+
+    c = config(DV_LINK_CLIENT, &client);
+    c.node = 0xdef;
+    start(&c, &s);
+    settle();
+    assert_int_equal(server.rc, DV_DENIED);
+    assert_int_equal(client.rc, DV_DENIED); /* told by REJECT */
+    assert_int_equal(client.n_log + server.n_log, 0);
+    stop();
+}
+
+static void another_version_is_refused_with_a_word(void **state)
+{
+    (void)state;
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    start(&c, &s);
+    dv_buf_ptr(dv_link_out(client.l))[12 + 4] = 7; /* lowest version: 7 */
+    dv_buf_ptr(dv_link_out(client.l))[12 + 6] = 9;
+    settle();
+    assert_int_equal(server.rc, DV_UNSUPPORTED);
+    assert_int_equal(client.rc, DV_UNSUPPORTED);
+    stop();
+}
+
+static void a_proof_sent_back_or_replayed_is_worth_nothing(void **state)
+{
+    (void)state;
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    start(&c, &s);
+    assert_true(carry(&client, SIZE_MAX));
+    /* The server's own proof, as if it were the client's. */
+    char frame[12 + 32] = {32, 0, 0, 0, 3};
+    memcpy(frame + 12, dv_buf_ptr(dv_link_out(server.l)) + 12 + 36, 32);
+    assert_int_equal(feed(&server, frame, sizeof(frame)), DV_DENIED);
+    stop();
+
+    start(&c, &s);
+    carry(&client, SIZE_MAX);
+    carry(&server, SIZE_MAX);
+    char proof[44];
+    assert_int_equal(dv_buf_len(dv_link_out(client.l)), sizeof(proof));
+    memcpy(proof, dv_buf_ptr(dv_link_out(client.l)), sizeof(proof));
+    stop();
+    s.nonce[0]++; /* a new connection: another nonce */
+    start(&c, &s);
+    carry(&client, SIZE_MAX);
+    assert_int_equal(feed(&server, proof, sizeof(proof)), DV_DENIED);
+    assert_false(dv_link_is_open(server.l));
+    stop();
+}
+
+static void a_tampered_handshake_fails_at_every_byte(void **state)
+{
+    (void)state;
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    c.purpose = DV_LINK_DATA_CONN;
+    for (size_t i = 0; i < 48 + 80; i++) {
+        start(&c, &s);
+        bool in_hello = i < 48;
+        if (!in_hello)
+            carry(&client, SIZE_MAX);
+        struct dv_buf *out = dv_link_out(in_hello ? client.l : server.l);
+        dv_buf_ptr(out)[in_hello ? i : i - 48] ^= 1;
+        settle();
+        assert_false(dv_link_is_open(client.l) && dv_link_is_open(server.l));
+        stop();
+    }
+}
+
+static void recv_stops_when_the_link_opens_so_that_it_can_change_hands(void **state)
+{
+    (void)state;
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    start(&c, &s);
+    carry(&client, SIZE_MAX);
+    carry(&server, SIZE_MAX);
+    open_stream(true);
+    struct dv_buf *out = dv_link_out(client.l);
+    char *p;
+    size_t room;
+    assert_int_equal(dv_link_room(server.l, &p, &room), DV_OK);
+    memcpy(p, dv_buf_ptr(out), dv_buf_len(out));
+    assert_int_equal(dv_link_recv(server.l, dv_buf_len(out), NULL), DV_OK);
+    assert_int_equal(last(&server)->kind, DV_LINK_EV_OPEN);
+    struct side second = {.l = server.l};
+    dv_link_set_handler(server.l, note, &second);
+    assert_int_equal(dv_link_recv(server.l, 0, NULL), DV_OK);
+    assert_int_equal(count(&second, DV_LINK_EV_REQUEST), 1);
+    assert_int_equal(count(&server, DV_LINK_EV_REQUEST), 0);
+    stop();
+}
+
+/* ---- streams ---- */
+
+static void a_request_and_its_answer_pass_whole(void **state)
+{
+    (void)state;
+    open_pair();
+    struct dv_link_request req = a_request(DV_H1_LENGTH);
+    req.content_length = 1ull << 40;
+    uint32_t id;
+    assert_int_equal(dv_link_open_stream(client.l, &req, false, &client, &id), DV_OK);
+    settle();
+    const struct dv_link_event *ev = last(&server);
+    assert_int_equal(ev->kind, DV_LINK_EV_REQUEST);
+    assert_int_equal(ev->stream, id);
+    assert_int_equal(ev->request.replica, 5);
+    assert_int_equal(ev->request.timeout_ms, 1000);
+    assert_int_equal(ev->request.body, DV_H1_LENGTH);
+    assert_int_equal(ev->request.content_length, 1ull << 40);
+    assert_int_equal(ev->request.target.n, 4);
+    assert_string_equal(server.text, "Host: a\r\nX: y\r\n");
+
+    struct dv_link_response early = {.status = 103, .fields = DV_SV("Link: x\r\n")};
+    assert_int_equal(dv_link_respond(server.l, id, &early, false), DV_OK);
+    assert_int_equal(dv_link_respond(server.l, id, &early, true), DV_INVALID);
+    struct dv_link_response resp = {
+        .status = 201, .body = DV_H1_LENGTH, .content_length = 5, .start_us = 11, .run_us = 22};
+    assert_int_equal(dv_link_respond(server.l, id, &resp, false), DV_OK);
+    assert_int_equal(dv_link_respond(server.l, id, &resp, false), DV_INVALID);
+    size_t taken;
+    assert_int_equal(dv_link_send(server.l, id, "hello", 5, true, &taken), DV_OK);
+    assert_int_equal(taken, 5);
+    settle();
+    assert_int_equal(client.n_log, 4);
+    assert_int_equal(client.log[0].response.status, 103);
+    assert_int_equal(client.log[1].response.status, 201);
+    assert_int_equal(client.log[1].response.content_length, 5);
+    assert_int_equal(client.log[1].response.start_us, 11);
+    assert_int_equal(client.log[1].response.run_us, 22);
+    assert_ptr_equal(client.log[1].user, &client);
+    assert_int_equal(client.log[2].bytes.n, 5);
+    assert_string_equal(client.text, "hello");
+    assert_int_equal(client.log[3].kind, DV_LINK_EV_END);
+    assert_int_equal(dv_link_n_streams(client.l), 1); /* our direction is still open */
+    assert_int_equal(dv_link_send(client.l, id, NULL, 0, true, &taken), DV_OK);
+    assert_int_equal(dv_link_n_streams(client.l), 0);
+    settle();
+    assert_int_equal(last(&server)->kind, DV_LINK_EV_END);
+    assert_int_equal(dv_link_n_streams(server.l), 0);
+    assert_int_equal(dv_link_send(client.l, id, "x", 1, false, &taken), DV_NOT_FOUND);
+    stop();
+}
+
+static void a_request_without_a_body_ends_at_once_and_trailers_end_an_answer(void **state)
+{
+    (void)state;
+    open_pair();
+    uint32_t id = open_stream(true);
+    settle();
+    assert_int_equal(server.log[0].kind, DV_LINK_EV_REQUEST);
+    assert_int_equal(server.log[1].kind, DV_LINK_EV_END);
+    assert_int_equal(dv_link_respond(server.l, id, &ok_chunked, false), DV_OK);
+    assert_int_equal(dv_link_send_trailers(server.l, id, DV_SV("Digest: x\r\n")), DV_OK);
+    assert_int_equal(dv_link_send_trailers(server.l, id, DV_SV("")), DV_NOT_FOUND);
+    settle();
+    assert_int_equal(client.log[1].kind, DV_LINK_EV_TRAILERS);
+    assert_string_equal(client.text, "Digest: x\r\n");
+    assert_int_equal(client.log[2].kind, DV_LINK_EV_END);
+    assert_int_equal(dv_link_n_streams(client.l) + dv_link_n_streams(server.l), 0);
+    stop();
+}
+
+static void a_reset_ends_the_stream_on_both_sides_and_late_frames_are_dropped(void **state)
+{
+    (void)state;
+    open_pair();
+    uint32_t id = open_stream(false);
+    settle();
+    size_t taken;
+    assert_int_equal(dv_link_respond(server.l, id, &ok_chunked, false), DV_OK);
+    assert_int_equal(dv_link_send(server.l, id, "late", 4, false, &taken), DV_OK);
+    assert_int_equal(dv_link_reset(client.l, id, DV_RESET_CANCEL), DV_OK);
+    assert_int_equal(dv_link_reset(client.l, id, DV_RESET_CANCEL), DV_NOT_FOUND);
+    uint32_t next = open_stream(false); /* same slot, another id */
+    assert_int_not_equal(next, id);
+    settle();
+    assert_int_equal(count(&client, DV_LINK_EV_DATA) + count(&client, DV_LINK_EV_RESPONSE), 0);
+    assert_int_equal(count(&server, DV_LINK_EV_RESET), 1);
+    assert_int_equal(server.log[1].reset, DV_RESET_CANCEL);
+    assert_int_equal(dv_link_n_streams(client.l), 1);
+    assert_int_equal(dv_link_n_streams(server.l), 1);
+    assert_int_equal(dv_link_reset(server.l, next, DV_RESET_NOT_HERE), DV_OK);
+    settle();
+    assert_int_equal(last(&client)->kind, DV_LINK_EV_RESET);
+    assert_int_equal(last(&client)->reset, DV_RESET_NOT_HERE);
+    assert_ptr_equal(last(&client)->user, &client);
+    assert_int_equal(dv_link_n_streams(client.l) + dv_link_n_streams(server.l), 0);
+    assert_int_equal(client.rc | server.rc, 0);
+    stop();
+}
+
+static void only_resets_before_the_function_are_safe_to_repeat(void **state)
+{
+    (void)state;
+    for (int r = 0; r < DV_RESET_N; r++) {
+        bool unseen = r == DV_RESET_NOT_HERE || r == DV_RESET_REFUSED || r == DV_RESET_CONNECT;
+        assert_int_equal(dv_link_reset_unseen((enum dv_link_reset)r), unseen);
+        assert_true(strlen(dv_link_reset_text((enum dv_link_reset)r)) > 10);
+    }
+}
+
+static void ids_stay_small_and_streams_are_bounded(void **state)
+{
+    (void)state;
+    open_pair();
+    uint32_t first = open_stream(true), id = first;
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(dv_link_reset(client.l, id, DV_RESET_CANCEL), DV_OK);
+        id = open_stream(true);
+        assert_int_equal(id & (DV_LINK_MAX_STREAMS - 1), first & (DV_LINK_MAX_STREAMS - 1));
+        dv_buf_clear(dv_link_out(client.l));
+    }
+    for (int i = 1; i < DV_LINK_MAX_STREAMS; i++) {
+        open_stream(true);
+        dv_buf_clear(dv_link_out(client.l));
+    }
+    struct dv_link_request req = a_request(DV_H1_NO_BODY);
+    assert_int_equal(dv_link_open_stream(client.l, &req, true, NULL, &id), DV_NO_CAPACITY);
+    assert_int_equal(dv_link_n_streams(client.l), DV_LINK_MAX_STREAMS);
+    stop();
+}
+
+static void steady_state_allocates_nothing(void **state)
+{
+    (void)state;
+    open_pair();
+    for (int i = 0; i < 200; i++) {
+        if (i == 100)
+            dv_alloc_fail_at(UINT64_MAX); /* counts from here */
+        uint32_t id = open_stream(true);
+        settle();
+        size_t taken;
+        assert_int_equal(dv_link_respond(server.l, id, &ok_chunked, false), DV_OK);
+        assert_int_equal(dv_link_send(server.l, id, "hello", 5, true, &taken), DV_OK);
+        settle();
+        assert_int_equal(dv_link_n_streams(client.l), 0);
+    }
+    assert_int_equal(dv_alloc_count(), 0);
+    dv_alloc_fail_at(0);
+    stop();
+}
+
+static void goaway_stops_new_streams_and_those_that_crossed_it_may_go_elsewhere(void **state)
+{
+    (void)state;
+    open_pair();
+    uint32_t old = open_stream(false);
+    settle();
+    assert_int_equal(dv_link_goaway(server.l), DV_OK);
+    uint32_t crossing = open_stream(true);
+    settle();
+    assert_int_equal(count(&client, DV_LINK_EV_GOAWAY), 1);
+    assert_int_equal(last(&client)->kind, DV_LINK_EV_RESET);
+    assert_int_equal(last(&client)->stream, crossing);
+    assert_true(dv_link_reset_unseen(last(&client)->reset));
+    struct dv_link_request req = a_request(DV_H1_NO_BODY);
+    assert_int_equal(dv_link_open_stream(client.l, &req, true, NULL, &crossing), DV_CLOSED);
+    size_t taken; /* what was inside goes on */
+    assert_int_equal(dv_link_send(client.l, old, "x", 1, true, &taken), DV_OK);
+    settle();
+    assert_int_equal(last(&server)->kind, DV_LINK_EV_END);
+    stop();
+}
+
+/* ---- credit ---- */
+
+static void a_sender_stops_at_the_window_and_goes_on_when_bytes_were_consumed(void **state)
+{
+    (void)state;
+    open_pair();
+    static char block[DV_LINK_WINDOW + 1000];
+    uint32_t id = open_stream(false);
+    size_t taken;
+    assert_int_equal(dv_link_send(client.l, id, block, sizeof(block), true, &taken), DV_OK);
+    assert_int_equal(taken, DV_LINK_WINDOW);
+    assert_int_equal(dv_link_credit(client.l, id), 0);
+    settle();
+    assert_int_equal(count(&client, DV_LINK_EV_WRITABLE), 0);
+    dv_link_consumed(server.l, id, DV_LINK_WINDOW / 2 - 1);
+    assert_int_equal(dv_buf_len(dv_link_out(server.l)), 0); /* gathered */
+    dv_link_consumed(server.l, id, 1);
+    settle();
+    assert_int_equal(count(&client, DV_LINK_EV_WRITABLE), 1);
+    assert_int_equal(dv_link_credit(client.l, id), DV_LINK_WINDOW / 2);
+    assert_int_equal(dv_link_send(client.l, id, block, 1000, true, &taken), DV_OK);
+    assert_int_equal(taken, 1000);
+    settle();
+    assert_int_equal(last(&server)->kind, DV_LINK_EV_END);
+    stop();
+}
+
+static void unwritten_output_stops_senders_until_it_has_left(void **state)
+{
+    (void)state;
+    open_pair();
+    static char block[DV_LINK_WINDOW];
+    enum { N = 12 };
+    size_t total = 0;
+    for (int i = 0; i < N; i++) {
+        size_t taken;
+        assert_int_equal(dv_link_send(client.l, open_stream(false), block, sizeof(block), false, &taken),
+                         DV_OK);
+        total += taken;
+    }
+    assert_in_range(total, DV_LINK_OUT_BYTES - DV_LINK_MAX_DATA, DV_LINK_OUT_BYTES + DV_LINK_MAX_DATA);
+    assert_int_equal(count(&client, DV_LINK_EV_WRITABLE), 0);
+    struct dv_buf *out = dv_link_out(client.l);
+    dv_buf_consume(out, dv_buf_len(out));
+    dv_link_flushed(client.l);
+    assert_int_equal(count(&client, DV_LINK_EV_WRITABLE), N - DV_LINK_OUT_BYTES / DV_LINK_WINDOW);
+    stop();
+}
+
+/* Many streams at once, random sizes, random consumption, bytes cut anywhere: every byte arrives once, in
+ * order, and no side ever holds more than a window of one stream. */
+
+enum { N_FLOWS = 40, FLOW_MAX = 400 * 1000 };
+
+struct flow {
+    uint32_t id;
+    size_t size[2], sent[2], got[2], consumed[2]; /* 0: request, 1: answer */
+    bool ended[2], answered;
+};
+static struct flow flows[N_FLOWS];
+
+static uint8_t byte_of(size_t flow, int way, size_t at)
+{
+    return (uint8_t)((at * 7 + flow * 31 + (size_t)way * 13 + (at >> 8)) & 0xff);
+}
+
+static struct flow *flow_of(uint32_t id)
+{
+    for (size_t i = 0; i < N_FLOWS; i++)
+        if (flows[i].id == id)
+            return &flows[i];
+    fail_msg("event for unknown stream %u", id);
+    return NULL;
+}
+
+static void on_flow_event(struct side *s, const struct dv_link_event *ev)
+{
+    int way = s == &server ? 0 : 1;
+    if (ev->kind == DV_LINK_EV_REQUEST) {
+        struct flow *f = flow_of(ev->stream);
+        f->answered = true;
+        assert_int_equal(dv_link_respond(server.l, f->id, &ok_chunked, false), DV_OK);
+    } else if (ev->kind == DV_LINK_EV_DATA) {
+        struct flow *f = flow_of(ev->stream);
+        for (size_t i = 0; i < ev->bytes.n; i++)
+            if ((uint8_t)ev->bytes.p[i] != byte_of((size_t)(f - flows), way, f->got[way] + i))
+                fail_msg("byte %zu of flow %zu is wrong", f->got[way] + i, (size_t)(f - flows));
+        f->got[way] += ev->bytes.n;
+        assert_true(f->got[way] - f->consumed[way] <= DV_LINK_WINDOW);
+    } else if (ev->kind == DV_LINK_EV_END) {
+        flow_of(ev->stream)->ended[way] = true;
+    } else if (ev->kind == DV_LINK_EV_RESET) {
+        fail_msg("reset");
+    }
+}
+
+static void push(size_t i, int way)
+{
+    struct flow *f = &flows[i];
+    static char bytes[64 * 1024];
+    size_t n = dv_rng_below(&rng, sizeof(bytes)), taken = 0;
+    if (n > f->size[way] - f->sent[way])
+        n = f->size[way] - f->sent[way];
+    for (size_t k = 0; k < n; k++)
+        bytes[k] = (char)byte_of(i, way, f->sent[way] + k);
+    bool end = f->sent[way] + n == f->size[way];
+    int rc = dv_link_send(way == 0 ? client.l : server.l, f->id, bytes, n, end, &taken);
+    assert_int_equal(rc, DV_OK);
+    f->sent[way] += taken;
+    if (end && taken == n)
+        f->sent[way] = SIZE_MAX; /* ended */
+}
+
+static void consume(struct flow *f, int way)
+{
+    size_t n = dv_rng_below(&rng, f->got[way] - f->consumed[way] + 1);
+    dv_link_consumed(way == 0 ? server.l : client.l, f->id, n);
+    f->consumed[way] += n;
+}
+
+static void every_byte_arrives_once_in_order_and_within_the_window(void **state)
+{
+    (void)state;
+    open_pair();
+    memset(flows, 0, sizeof(flows));
+    client.react = server.react = on_flow_event;
+    size_t n_done = 0;
+    for (size_t i = 0; i < N_FLOWS; i++)
+        for (int way = 0; way < 2; way++)
+            flows[i].size[way] = dv_rng_below(&rng, 4) ? dv_rng_below(&rng, FLOW_MAX) : dv_rng_below(&rng, 2);
+    for (int turn = 0; n_done < N_FLOWS; turn++) {
+        assert_true(turn < 200000);
+        size_t i = dv_rng_below(&rng, N_FLOWS);
+        int way = (int)dv_rng_below(&rng, 2);
+        struct flow *f = &flows[i];
+        if (!f->id)
+            f->id = open_stream(false);
+        else if (f->sent[way] != SIZE_MAX && (way == 0 || f->answered))
+            push(i, way);
+        consume(f, way);
+        (void)carry(&client, dv_rng_below(&rng, 20000));
+        (void)carry(&server, dv_rng_below(&rng, 20000));
+        assert_int_equal(client.rc | server.rc, 0);
+        n_done = 0;
+        for (size_t k = 0; k < N_FLOWS; k++)
+            n_done += flows[k].ended[0] && flows[k].ended[1];
+    }
+    for (size_t k = 0; k < N_FLOWS; k++)
+        for (int way = 0; way < 2; way++)
+            assert_int_equal(flows[k].got[way], flows[k].size[way]);
+    settle();
+    assert_int_equal(dv_link_n_streams(client.l) + dv_link_n_streams(server.l), 0);
+    stop();
+}
+
+/* ---- messages, pings ---- */
+
+static void control_and_report_pass_one_way_each_and_only_on_control_connections(void **state)
+{
+    (void)state;
+    open_pair();
+    assert_int_equal(dv_link_control(client.l, DV_SV("{\"a\":1}")), DV_OK);
+    assert_int_equal(dv_link_report(server.l, DV_SV("{\"b\":2}")), DV_OK);
+    assert_int_equal(dv_link_report(client.l, DV_SV("{}")), DV_INVALID);
+    assert_int_equal(dv_link_control(server.l, DV_SV("{}")), DV_INVALID);
+    settle();
+    assert_int_equal(last(&server)->kind, DV_LINK_EV_CONTROL);
+    assert_string_equal(server.text, "{\"a\":1}");
+    assert_int_equal(last(&client)->kind, DV_LINK_EV_REPORT);
+    assert_string_equal(client.text, "{\"b\":2}");
+    char *big = dv_zalloc(DV_LINK_MAX_MESSAGE + 1);
+    assert_non_null(big);
+    assert_int_equal(dv_link_control(client.l, dv_sv(big, DV_LINK_MAX_MESSAGE + 1)), DV_TOO_LARGE);
+    assert_int_equal(dv_link_control(client.l, dv_sv(big, DV_LINK_MAX_MESSAGE)), DV_OK);
+    assert_int_equal(dv_link_control(client.l, dv_sv(big, DV_LINK_MAX_MESSAGE)), DV_OK);
+    assert_int_equal(dv_link_control(client.l, dv_sv(big, DV_LINK_MAX_MESSAGE)), DV_NO_CAPACITY);
+    dv_free(big);
+    settle();
+    assert_int_equal(count(&server, DV_LINK_EV_CONTROL), 3);
+    stop();
+
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    c.purpose = DV_LINK_DATA_CONN;
+    start(&c, &s);
+    settle();
+    assert_int_equal(dv_link_control(client.l, DV_SV("{}")), DV_INVALID);
+    assert_int_equal(feed(&server, "\2\0\0\0\14\0\0\0\0\0\0\0{}", 14), DV_E_PROTO);
+    stop();
+}
+
+static void a_ping_comes_back_with_its_value(void **state)
+{
+    (void)state;
+    open_pair();
+    assert_int_equal(dv_link_ping(client.l, 1234567890123ull), DV_OK);
+    settle();
+    assert_int_equal(last(&client)->kind, DV_LINK_EV_PONG);
+    assert_int_equal(last(&client)->value, 1234567890123ull);
+    assert_int_equal(server.n_log, 0);
+    stop();
+}
+
+/* ---- hostile peers ---- */
+
+struct frame {
+    const char *why;
+    bool to_server;
+    uint8_t type, flags;
+    uint32_t stream;
+    const char *payload;
+    size_t n;
+};
+
+/* Stream A: opened by the client, unanswered; its direction has ended.  0 in the table stands for "stream A".
+ */
+enum { STREAM_A = 0xffffffff };
+
+static const struct frame hostile[] = {
+    {"unknown type", true, 0, 0, 0, "", 0},
+    {"unknown type", true, 14, 0, 0, "", 0},
+    {"handshake again", true, 1, 0, 0, "DVTL\1\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0nnnnnnnnnnnnnnnn", 36},
+    {"handshake again", true, 3, 0, 0, "pppppppppppppppppppppppppppppppp", 32},
+    {"reject to the server", true, 4, 0, 0, "\1\0\0\0", 4},
+    {"unknown flag", true, 10, 4, 0, "12345678", 8},
+    {"short ping", true, 10, 0, 0, "1234567", 7},
+    {"ping on a stream", true, 10, 0, 1 << 14, "12345678", 8},
+    {"window without stream", true, 8, 0, 0, "\1\0\0\0", 4},
+    {"window of nothing", true, 8, 0, STREAM_A, "\0\0\0\0", 4},
+    {"window past its bound", true, 8, 0, STREAM_A, "\1\0\0\0", 4},
+    {"huge window", true, 8, 0, STREAM_A, "\377\377\377\377", 4},
+    {"data after the end", true, 6, 0, STREAM_A, "x", 1},
+    {"trailers after the end", true, 7, 1, STREAM_A, "", 0},
+    {"stream opened twice", true, 5, 1, STREAM_A, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0GET/", 28},
+    {"stream without generation", true, 5, 1, 77, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0GET/", 28},
+    {"head cut off", true, 5, 1, 1 << 14, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0GET", 27},
+    {"head without method", true, 5, 1, 2 << 14, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0/", 25},
+    {"head without target", true, 5, 1, 2 << 14, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\0\0GET", 27},
+    {"blank in method", true, 5, 1, 2 << 14, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0G T/", 28},
+    {"line end in target", true, 5, 1, 2 << 14, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0GET\n", 28},
+    {"unknown body", true, 5, 1, 2 << 14, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\5\3\1\0GET/", 28},
+    {"second head in fields", true, 5, 1, 2 << 14,
+     "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0GET/A: b\r\n\r\nGET / HTTP/1.1\r\n", 54},
+    {"fields without end", true, 5, 1, 2 << 14, "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0GET/A: b", 32},
+    {"goaway with payload", true, 11, 0, 0, "x", 1},
+    {"report to the server", true, 13, 0, 0, "{}", 2},
+    {"control to the client", false, 12, 0, 0, "{}", 2},
+    {"welcome again", false, 2, 0, 0, "12345678901234567890123456789012345678901234567890123456789012345678",
+     68},
+    {"data before the head", false, 6, 0, STREAM_A, "x", 1},
+    {"trailers before the head", false, 7, 1, STREAM_A, "", 0},
+    {"empty data", true, 6, 0, (3 << 14) + 1, "", 0},
+    {"answer without status", false, 5, 0, STREAM_A, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20},
+    {"informational answer that ends", false, 5, 1, STREAM_A, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\144\0\0\0",
+     20},
+    {"answer until close", false, 5, 0, STREAM_A, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\310\0\3\0", 20},
+};
+
+static void feed_frame(struct side *to, const struct frame *f, uint32_t stream_a)
+{
+    char bytes[256] = {(char)f->n, 0, 0, 0, (char)f->type, (char)f->flags};
+    uint32_t stream = f->stream == STREAM_A ? stream_a : f->stream;
+    memcpy(bytes + 8, &stream, 4);
+    memcpy(bytes + 12, f->payload, f->n);
+    (void)feed(to, bytes, 12 + f->n);
+}
+
+static void what_no_correct_peer_sends_ends_the_connection(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < DV_COUNT(hostile); i++) {
+        const struct frame *f = &hostile[i];
+        open_pair();
+        uint32_t id = open_stream(true);
+        settle();
+        struct side *to = f->to_server ? &server : &client;
+        if (strcmp(f->why, "empty data") == 0) /* needs an open direction */
+            feed_frame(to,
+                       &(struct frame){.type = 5,
+                                       .stream = f->stream,
+                                       .payload = "RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0GET/",
+                                       .n = 28},
+                       0);
+        assert_int_equal(to->rc, DV_OK);
+        feed_frame(to, f, id);
+        if (to->rc != DV_E_PROTO)
+            print_error("%s: %s\n", f->why, dv_err_name(to->rc));
+        assert_int_equal(to->rc, DV_E_PROTO);
+        assert_true(to->err.msg[0] != '\0');
+        assert_int_equal(dv_link_recv(to->l, 0, NULL), DV_E_PROTO); /* for ever */
+        stop();
+    }
+}
+
+static void data_beyond_the_credit_ends_the_connection(void **state)
+{
+    (void)state;
+    open_pair();
+    uint32_t id = open_stream(false);
+    size_t taken;
+    static char block[DV_LINK_WINDOW];
+    assert_int_equal(dv_link_send(client.l, id, block, sizeof(block), false, &taken), DV_OK);
+    settle();
+    assert_int_equal(server.rc, DV_OK);
+    feed_frame(&server, &(struct frame){.type = 6, .stream = STREAM_A, .payload = "x", .n = 1}, id);
+    assert_int_equal(server.rc, DV_E_PROTO);
+    stop();
+}
+
+static void reserved_bytes_and_lengths_are_checked_before_the_payload_comes(void **state)
+{
+    (void)state;
+    open_pair();
+    assert_int_equal(feed(&server, "\1\200\0\0\6\0\0\0\0\100\0\0", 12), DV_E_PROTO); /* DATA of 32769 */
+    stop();
+    open_pair();
+    assert_int_equal(feed(&server, "\10\0\0\0\12\0\1\0\0\0\0\0", 12), DV_E_PROTO);
+    stop();
+}
+
+static void before_the_handshake_nothing_but_the_handshake_is_taken(void **state)
+{
+    (void)state;
+    for (int type = 0; type < 16; type++) {
+        for (int role = 0; role < 2; role++) {
+            struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+            start(&c, &s);
+            struct side *to = role ? &server : &client;
+            char bytes[12 + 36] = {36, 0, 0, 0, (char)type};
+            int rc = feed(to, bytes, sizeof(bytes));
+            assert_int_equal(rc, DV_E_PROTO);
+            assert_int_equal(to->n_log, 0);
+            stop();
+        }
+    }
+}
+
+static void a_peer_that_asks_and_never_reads_is_given_up(void **state)
+{
+    (void)state;
+    open_pair();
+    static char pings[20 * 1000];
+    for (size_t i = 0; i < sizeof(pings); i += 20)
+        memcpy(pings + i, "\10\0\0\0\12\0\0\0\0\0\0\0abcdefgh", 20);
+    int rc = DV_OK;
+    for (int i = 0; i < 1000 && !rc; i++)
+        rc = feed(&server, pings, sizeof(pings));
+    assert_int_equal(rc, DV_E_PROTO);
+    stop();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_sides_open_and_know_each_other),
+        cmocka_unit_test(a_client_that_takes_any_node_learns_which_one_answered),
+        cmocka_unit_test(a_wrong_key_or_node_opens_nothing),
+        cmocka_unit_test(another_version_is_refused_with_a_word),
+        cmocka_unit_test(a_proof_sent_back_or_replayed_is_worth_nothing),
+        cmocka_unit_test(a_tampered_handshake_fails_at_every_byte),
+        cmocka_unit_test(recv_stops_when_the_link_opens_so_that_it_can_change_hands),
+        cmocka_unit_test(a_request_and_its_answer_pass_whole),
+        cmocka_unit_test(a_request_without_a_body_ends_at_once_and_trailers_end_an_answer),
+        cmocka_unit_test(a_reset_ends_the_stream_on_both_sides_and_late_frames_are_dropped),
+        cmocka_unit_test(only_resets_before_the_function_are_safe_to_repeat),
+        cmocka_unit_test(ids_stay_small_and_streams_are_bounded),
+        cmocka_unit_test(steady_state_allocates_nothing),
+        cmocka_unit_test(goaway_stops_new_streams_and_those_that_crossed_it_may_go_elsewhere),
+        cmocka_unit_test(a_sender_stops_at_the_window_and_goes_on_when_bytes_were_consumed),
+        cmocka_unit_test(unwritten_output_stops_senders_until_it_has_left),
+        cmocka_unit_test(every_byte_arrives_once_in_order_and_within_the_window),
+        cmocka_unit_test(control_and_report_pass_one_way_each_and_only_on_control_connections),
+        cmocka_unit_test(a_ping_comes_back_with_its_value),
+        cmocka_unit_test(what_no_correct_peer_sends_ends_the_connection),
+        cmocka_unit_test(data_beyond_the_credit_ends_the_connection),
+        cmocka_unit_test(reserved_bytes_and_lengths_are_checked_before_the_payload_comes),
+        cmocka_unit_test(before_the_handshake_nothing_but_the_handshake_is_taken),
+        cmocka_unit_test(a_peer_that_asks_and_never_reads_is_given_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
