@@ -91,7 +91,7 @@ static int check_tag(const char *type, const struct tag *tags, size_t n, unsigne
 
 static int check_control(const void *msg, unsigned flags, struct dv_err *err)
 {
-    const struct dv_control *c = msg;
+    const struct dv_control_msg *c = msg;
     const struct tag tags[] = {
         {"start", c->start, true},
         {"stop", c->stop, true},
@@ -101,7 +101,7 @@ static int check_control(const void *msg, unsigned flags, struct dv_err *err)
     return check_tag(c->type, tags, DV_COUNT(tags), flags, err);
 }
 
-#define T struct dv_control
+#define T struct dv_control_msg
 static const struct dv_field control[] = {
     FIELD(STR, "type", type, .max = 32, NEEDED),
     FIELD_POINTER("start", start, type_cmd_start, struct dv_cmd_start),
@@ -110,7 +110,8 @@ static const struct dv_field control[] = {
     FIELD_POINTER("logs", logs, type_cmd_logs, struct dv_cmd_logs),
 };
 #undef T
-const struct dv_wire_type dv_type_control = TABLE_INIT_(struct dv_control, control, .check = check_control);
+const struct dv_wire_type dv_type_control =
+    TABLE_INIT_(struct dv_control_msg, control, .check = check_control);
 
 /* ---------------------------------------------------------------- agent -> orchestrator */
 

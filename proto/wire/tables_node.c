@@ -86,6 +86,7 @@ static const struct dv_field node_record[] = {
     FIELD(STR, "key", key),
     FIELD(KVS, "labels", labels),
     FIELD(BOOL, "is_cordoned", is_cordoned, QUIET),
+    FIELD(BOOL, "is_draining", is_draining, QUIET),
     FIELD(INT, "joined_ms", joined_ms, QUIET),
 };
 #undef T

@@ -174,7 +174,7 @@ struct dv_node_record { /* kept in the store */
     char *name, *address;
     char *key;              /* sealed */
     struct dv_kvs labels;
-    bool is_cordoned;
+    bool is_cordoned, is_draining; /* draining: emptied, and takes nothing new */
     int64_t joined_ms;
 };
 
@@ -240,7 +240,7 @@ struct dv_cmd_logs {
     bool cancel;            /* ends the request of this number */
 };
 
-struct dv_control {
+struct dv_control_msg {
     char *type; /* "start" "stop" "sync" "logs" */
     struct dv_cmd_start *start;
     struct dv_cmd_stop *stop;

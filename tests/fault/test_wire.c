@@ -24,7 +24,7 @@ static void decoding_with_a_failing_allocation_changes_nothing(void **state)
     (void)state;
     for (uint64_t n = 1;; n++) {
         DV_AUTO_ARENA struct dv_arena a = DV_ARENA_INIT;
-        struct dv_control c = {.type = (char *)"before"};
+        struct dv_control_msg c = {.type = (char *)"before"};
         struct dv_err e = DV_ERR_INIT;
         dv_alloc_fail_at(n);
         int rc = dv_wire_decode(&dv_type_control, dv_sv_c(start), 65536, 0, &a, &c, &e);
@@ -43,7 +43,7 @@ static void encoding_with_a_failing_allocation_says_so(void **state)
 {
     (void)state;
     DV_AUTO_ARENA struct dv_arena a = DV_ARENA_INIT;
-    struct dv_control c;
+    struct dv_control_msg c;
     assert_int_equal(dv_wire_decode(&dv_type_control, dv_sv_c(start), 65536, 0, &a, &c, NULL), DV_OK);
     for (uint64_t n = 1;; n++) {
         DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
@@ -62,11 +62,11 @@ static void copying_with_a_failing_allocation_changes_nothing(void **state)
 {
     (void)state;
     DV_AUTO_ARENA struct dv_arena a = DV_ARENA_INIT;
-    struct dv_control c;
+    struct dv_control_msg c;
     assert_int_equal(dv_wire_decode(&dv_type_control, dv_sv_c(start), 65536, 0, &a, &c, NULL), DV_OK);
     for (uint64_t n = 1;; n++) {
         DV_AUTO_ARENA struct dv_arena to = DV_ARENA_INIT;
-        struct dv_control copy = {.type = (char *)"before"};
+        struct dv_control_msg copy = {.type = (char *)"before"};
         dv_alloc_fail_at(n);
         int rc = dv_wire_copy(&dv_type_control, &c, &to, &copy);
         dv_alloc_fail_at(0);

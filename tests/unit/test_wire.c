@@ -334,7 +334,7 @@ static void a_tagged_message_holds_the_member_of_its_type_and_no_other(void **st
          "start.spec"},
     };
     DV_AUTO_ARENA struct dv_arena a = DV_ARENA_INIT;
-    struct dv_control c;
+    struct dv_control_msg c;
     struct dv_err e = DV_ERR_INIT;
     for (size_t i = 0; i < DV_COUNT(rows); i++) {
         assert_int_equal(dv_wire_decode(&dv_type_control, dv_sv_c(rows[i].json), 1000, 0, &a, &c, &e),

@@ -240,11 +240,11 @@ static void a_copy_shares_nothing_with_its_original(void **state)
     (void)state;
     DV_AUTO_ARENA struct dv_arena ours = DV_ARENA_INIT;
     DV_AUTO_BUF struct dv_buf in = DV_BUF_INIT, out = DV_BUF_INIT;
-    struct dv_control copy;
+    struct dv_control_msg copy;
     read_golden("control_start", &in);
     {
         DV_AUTO_ARENA struct dv_arena theirs = DV_ARENA_INIT;
-        struct dv_control c;
+        struct dv_control_msg c;
         assert_int_equal(dv_wire_decode(&dv_type_control, dv_buf_sv(&in), 65536, 0, &theirs, &c, NULL),
                          DV_OK);
         assert_int_equal(dv_wire_copy(&dv_type_control, &c, &ours, &copy), DV_OK);
@@ -260,7 +260,7 @@ static void a_difference_anywhere_is_seen(void **state)
     (void)state;
     DV_AUTO_ARENA struct dv_arena a = DV_ARENA_INIT;
     DV_AUTO_BUF struct dv_buf in = DV_BUF_INIT;
-    struct dv_control c, d;
+    struct dv_control_msg c, d;
     read_golden("control_start", &in);
     assert_int_equal(dv_wire_decode(&dv_type_control, dv_buf_sv(&in), 65536, 0, &a, &c, NULL), DV_OK);
     assert_int_equal(dv_wire_copy(&dv_type_control, &c, &a, &d), DV_OK);
