@@ -104,6 +104,8 @@ const char *cli_state_dir(struct cli *c);
 int cli_login_find(struct cli *c);
 int cli_login_save(struct cli *c, const char *gateway, const char *user, const char *password);
 bool cli_gateway_is_local(const char *gateway);
+/* Where `cluster up` said this machine's orchestrator is; NULL when there is none. */
+const char *cli_local_gateway(struct cli *c);
 
 /* ---- calls: client.c ---- */
 struct cli_reply {

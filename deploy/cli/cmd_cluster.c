@@ -131,8 +131,7 @@ static int up_orchestrator(struct cli *c, const struct cluster *k, const struct 
 {
     if (a->join)
         return CLI_OK;
-    if (a->listen)
-        c->gateway = url_of(c, a->listen);
+    c->gateway = a->listen ? url_of(c, a->listen) : c->gateway;
     if (cli_daemon_pid(&k->orchestrator)) {
         cli_note("orchestrator runs already");
         return wait_for(c, "/healthz", &k->orchestrator, wait_ms);
@@ -162,6 +161,16 @@ static int up_agent(struct cli *c, const struct cluster *k, const struct cli_clu
     return wait_for(c, "/readyz", &k->agent, wait_ms);
 }
 
+/* Commands on this machine find the cluster, and its password, by this file. */
+static int note_gateway(struct cli *c)
+{
+    const char *path = cli_format(c, "%s/gateway", cli_state_dir(c));
+    FILE *f = fopen(path, "we");
+    if (!f || fprintf(f, "%s\n", c->gateway) < 0 || fclose(f) != 0)
+        return cli_fail(CLI_FAILURE, "cannot write %s: %m", path);
+    return CLI_OK;
+}
+
 int cli_cmd_cluster_up(struct cli *c, void *args, const struct cli_list *words)
 {
     const struct cli_cluster_args *a = args;
@@ -176,6 +185,8 @@ int cli_cmd_cluster_up(struct cli *c, void *args, const struct cli_list *words)
     if (code == CLI_OK)
         code = up_agent(c, &k, a, wait_ms);
     cli_progress(c, NULL);
+    if (code == CLI_OK && !a->join)
+        code = note_gateway(c);
     if (code)
         return code;
     if (a->join) {
@@ -241,6 +252,7 @@ int cli_cmd_cluster_down(struct cli *c, void *args, const struct cli_list *words
     cli_progress(c, "stopping");
     bool had_agent = cli_daemon_stop(&k.agent, 30);
     bool had_orchestrator = cli_daemon_stop(&k.orchestrator, 30);
+    (void)unlink(cli_format(c, "%s/gateway", cli_state_dir(c)));
     if (!a->keep)
         clear_node(c, &k, a);
     cli_progress(c, NULL);

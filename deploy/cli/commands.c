@@ -13,13 +13,12 @@
 
 const struct cli_opt cli_global_opts[] = {
     OPT(struct cli, "--gateway", 'g', CLI_TEXT, gateway, "URL",
-        "the cluster (DAVIT_URL, OPENFAAS_URL; http://127.0.0.1:8080)"),
+        "the cluster (DAVIT_URL, OPENFAAS_URL; this machine's)"),
     OPT(struct cli, "--namespace", 'n', CLI_TEXT, ns, "NAME", "of functions and secrets (default: default)"),
     OPT(struct cli, "--output", 'o', CLI_TEXT, format_text, "FORMAT", "table, wide or json"),
     OPT(struct cli, "--password-file", 0, CLI_TEXT, password_file, "FILE",
         "or DAVIT_PASSWORD, or davit login"),
-    OPT(struct cli, "--state-dir", 0, CLI_TEXT, state_dir, "DIR",
-        "of this machine's cluster (DAVIT_STATE_DIR)"),
+    OPT(struct cli, "--state-dir", 0, CLI_TEXT, state_dir, "DIR", "of this machine's cluster (DAVIT_HOME)"),
     END,
 };
 

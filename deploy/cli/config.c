@@ -18,7 +18,7 @@ static const char *home(void)
 
 const char *cli_state_dir(struct cli *c)
 {
-    const char *env = getenv("DAVIT_STATE_DIR"), *xdg = getenv("XDG_STATE_HOME");
+    const char *env = getenv("DAVIT_HOME"), *xdg = getenv("XDG_STATE_HOME");
     if (!c->state_dir && env && *env)
         c->state_dir = env;
     else if (!c->state_dir && geteuid() == 0)
@@ -69,6 +69,18 @@ static const char *first_line(struct cli *c, const char *path)
     return s ? cli_format(c, "%.*s", (int)strcspn(s, "\r\n"), s) : NULL;
 }
 
+const char *cli_local_gateway(struct cli *c)
+{
+    const char *path = cli_format(c, "%s/gateway", cli_state_dir(c));
+    return access(path, R_OK) == 0 ? first_line(c, path) : NULL;
+}
+
+static bool is_own(struct cli *c)
+{
+    const char *own = cli_local_gateway(c);
+    return cli_gateway_is_local(c->gateway) || (own && strcmp(own, c->gateway) == 0);
+}
+
 int cli_login_find(struct cli *c)
 {
     const char *env = getenv("DAVIT_PASSWORD");
@@ -93,7 +105,7 @@ int cli_login_find(struct cli *c)
     cJSON_Delete(config);
     /* This machine's password is for this machine: never sent anywhere else. */
     const char *local = cli_format(c, "%s/orchestrator/admin-password", cli_state_dir(c));
-    if (!c->password && cli_gateway_is_local(c->gateway) && access(local, R_OK) == 0)
+    if (!c->password && is_own(c) && access(local, R_OK) == 0)
         c->password = first_line(c, local);
     return CLI_OK;
 }

@@ -63,7 +63,9 @@ static int settle(struct cli *c)
 {
     const char *url = getenv("DAVIT_URL"), *faas = getenv("OPENFAAS_URL");
     if (!c->gateway)
-        c->gateway = url && *url ? url : faas && *faas ? faas : "http://127.0.0.1:8080";
+        c->gateway = url && *url ? url : faas && *faas ? faas : cli_local_gateway(c);
+    if (!c->gateway || !*c->gateway)
+        c->gateway = "http://127.0.0.1:8080";
     if (!strstr(c->gateway, "://"))
         c->gateway = cli_format(c, "http://%s", c->gateway);
     size_t n = strlen(c->gateway);
