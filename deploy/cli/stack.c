@@ -134,7 +134,8 @@ static int convert(const cJSON *v, const struct member *m, cJSON **out, struct d
     if (m->shape == MAP)
         for (cJSON *i = (*out)->child, *next; i; i = next) {
             next = i->next;
-            if (cJSON_IsNull(i) && !cJSON_ReplaceItemViaPointer(*out, i, cJSON_CreateString("")))
+            if (cJSON_IsNull(i) &&
+                !cJSON_ReplaceItemInObjectCaseSensitive(*out, i->string, cJSON_CreateString("")))
                 return DV_E_NOMEM;
         }
     return DV_OK;
