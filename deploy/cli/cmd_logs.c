@@ -1,10 +1,8 @@
 /* davit logs: NDJSON lines of the API, printed as they come. */
 #include <cjson/cJSON.h>
 #include <stdio.h>
-#include <time.h>
 
 #include "deploy/cli/cli.h"
-#include "proto/wire/codec.h"
 
 struct printer {
     struct cli *c;
@@ -46,23 +44,6 @@ static int on_bytes(void *ctx, struct dv_sv bytes)
     return fflush(stdout) == 0 ? 0 : -1;
 }
 
-/* "10m" means ten minutes ago; the API takes a time. */
-static int since_time(struct cli *c, const char *since, const char **out)
-{
-    int64_t ago_ms;
-    *out = since;
-    if (!since || dv_parse_duration_ms(dv_sv_c(since), &ago_ms) != DV_OK)
-        return CLI_OK;
-    char text[32];
-    struct tm tm;
-    time_t t = time(NULL) - (time_t)(ago_ms / 1000);
-    if (!gmtime_r(&t, &tm) || strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm) == 0)
-        return cli_fail(CLI_USAGE,
-                        "--since takes a duration (10m) or a time (2026-01-31T12:00:00Z), not \"%s\"", since);
-    *out = cli_format(c, "%s", text);
-    return CLI_OK;
-}
-
 static const char *add(struct cli *c, const char *path, const char *name, const char *value)
 {
     return value ? cli_format(c, "%s%c%s=%s", path, strchr(path, '?') ? '&' : '?', name, cli_escape(c, value))
@@ -72,18 +53,14 @@ static const char *add(struct cli *c, const char *path, const char *name, const 
 int cli_cmd_logs(struct cli *c, void *args, const struct cli_list *words)
 {
     const struct cli_logs_args *a = args;
-    const char *since;
-    int code = since_time(c, a->since, &since);
-    if (code)
-        return code;
     const char *path = cli_fn_path(c, words->v[0], "/logs");
     path = add(c, path, "follow", a->follow ? "true" : NULL);
-    path = add(c, path, "since", since);
+    path = add(c, path, "since", a->since);
     path = add(c, path, "replica", a->replica);
     path = add(c, path, "tail", a->tail == CLI_UNSET ? NULL : cli_format(c, "%lld", (long long)a->tail));
     struct printer p = {.c = c, .args = a};
     CLI_AUTO_REPLY reply = {0};
-    code =
+    int code =
         cli_do(c, &(struct cli_call){.method = "GET", .path = path, .on_data = on_bytes, .ctx = &p}, &reply);
     dv_buf_deinit(&p.line);
     return code;
