@@ -19,7 +19,8 @@ struct cJSON;
 struct dv_wire_type; /* one message's table; defined in codec_internal.h */
 
 extern const struct dv_wire_type dv_type_fn_spec, dv_type_function, dv_type_replica_report, dv_type_join,
-    dv_type_join_reply, dv_type_node_record, dv_type_node_report, dv_type_control, dv_type_report;
+    dv_type_join_reply, dv_type_node_record, dv_type_node_report, dv_type_control, dv_type_report,
+    dv_type_registry_auth, dv_type_apply, dv_type_secret_put, dv_type_ns_put, dv_type_scale_put;
 
 enum dv_wire_flags {
     DV_WIRE_STRICT = 0,

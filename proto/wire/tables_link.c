@@ -23,7 +23,7 @@ static const struct dv_field registry_auth[] = {
     FIELD(STR, "server", server),
 };
 #undef T
-static const struct dv_wire_type type_registry_auth = TABLE_INIT_(struct dv_registry_auth, registry_auth);
+const struct dv_wire_type dv_type_registry_auth = TABLE_INIT_(struct dv_registry_auth, registry_auth);
 
 #define T struct dv_cmd_start
 static const struct dv_field cmd_start[] = {
@@ -32,7 +32,7 @@ static const struct dv_field cmd_start[] = {
     FIELD(U64, "generation", generation, NEEDED),
     FIELD_OBJECT("spec", spec, dv_type_fn_spec, struct dv_fn_spec, NEEDED),
     FIELD_LIST("secrets", secrets, n_secrets, type_secret_value, struct dv_secret_value),
-    FIELD_OBJECT("registry", registry, type_registry_auth, struct dv_registry_auth),
+    FIELD_OBJECT("registry", registry, dv_type_registry_auth, struct dv_registry_auth),
 };
 #undef T
 static const struct dv_wire_type type_cmd_start = TABLE_INIT_(struct dv_cmd_start, cmd_start);

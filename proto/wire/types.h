@@ -196,6 +196,28 @@ struct dv_node_report {
     int64_t engine_calls, engine_errors;
 };
 
+/* ---------------------------------------------------------------- REST API: bodies that are not a function */
+
+struct dv_apply { /* POST /v1/apply */
+    struct dv_fn_spec *functions;
+    size_t n_functions;
+};
+
+struct dv_secret_put { /* POST and PUT /v1/secrets...; one of the two values */
+    char *name;
+    char *ns; /* JSON "namespace" */
+    char *value, *value_base64;
+};
+
+struct dv_ns_put { /* POST and PUT /v1/namespaces... */
+    char *name;
+    struct dv_kvs labels, annotations;
+};
+
+struct dv_scale_put { /* POST /v1/functions/{name}/scale; null gives it back to the autoscaler */
+    int64_t replicas; /* -1: null */
+};
+
 /* ---------------------------------------------------------------- link: control and report
  * One JSON object a frame, tagged by `type`; exactly the member of that name is present.
  * Orchestrator -> agent (CONTROL): start, stop, sync, logs, pull.

@@ -1,0 +1,371 @@
+/* OpenFaaS's FunctionDeployment <-> our spec.
+ *
+ * A deployment becomes a native spec as a JSON tree first and goes through the same field table as every
+ * other spec, so that this face checks what ours does; errors are told in the deployer's own words (envVars,
+ * service). What was sent must come back on GET: labels and annotations are kept as they are, envProcess
+ * lives in the environment as `fprocess` (where the watchdog looks for it) and is taken out again for the
+ * answer.
+ *
+ * Labels that steer: com.openfaas.scale.min (default 1), .max (20), .zero (off: an idle function keeps its
+ * minimum), .zero-duration (15m), .target with .type=capacity.  Annotations:
+ * com.openfaas.{ready,health}.http.path and .timeoutSeconds.  Environment: max_inflight bounds what one
+ * replica gets at once, exec_timeout the whole call. */
+#include "orchestrator/api/api_internal.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+#include <math.h>
+
+enum { TIMEOUT_MS = 60000 };
+
+const char *dv_of_ns_in(const char *ns)
+{
+    return !ns || !*ns || strcmp(ns, "openfaas-fn") == 0 ? DV_NS_DEFAULT : ns;
+}
+
+const char *dv_of_ns_out(const char *ns)
+{
+    return strcmp(ns, DV_NS_DEFAULT) == 0 ? "openfaas-fn" : ns;
+}
+
+/* ---------------------------------------------------------------- deployment -> tree of a native spec */
+
+struct map {
+    const cJSON *in;
+    cJSON *out;
+    struct dv_err *err;
+    bool no_memory;
+};
+
+static const cJSON *member(const cJSON *o, const char *name)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+    return v && !cJSON_IsNull(v) ? v : NULL;
+}
+
+/* A string of a string map; NULL when it is not there or empty. */
+static const char *text_of(const cJSON *map, const char *name)
+{
+    const cJSON *v = member(map, name);
+    return cJSON_IsString(v) && *v->valuestring ? v->valuestring : NULL;
+}
+
+static void put(struct map *m, cJSON *to, const char *name, cJSON *value)
+{
+    if (!value || !to || !cJSON_AddItemToObject(to, name, value)) {
+        cJSON_Delete(value);
+        m->no_memory = true;
+    }
+}
+
+static cJSON *sub(struct map *m, const char *name)
+{
+    cJSON *o = cJSON_GetObjectItemCaseSensitive(m->out, name);
+    if (!o) {
+        o = cJSON_AddObjectToObject(m->out, name);
+        m->no_memory |= !o;
+    }
+    return o;
+}
+
+static void copy_member(struct map *m, const char *from, const char *to)
+{
+    const cJSON *v = member(m->in, from);
+    if (v)
+        put(m, m->out, to, cJSON_Duplicate(v, true));
+}
+
+/* "a == b" and "a != b", as Swarm's users wrote them, without the blanks and the second sign. */
+static cJSON *plain_constraint(const char *s)
+{
+    char text[512];
+    size_t n = 0;
+    for (; *s && n + 1 < sizeof(text); s++)
+        if (*s != ' ' && !(*s == '=' && n && text[n - 1] == '='))
+            text[n++] = *s;
+    text[n] = '\0';
+    return cJSON_CreateString(text);
+}
+
+static void map_constraints(struct map *m)
+{
+    const cJSON *e, *list = member(m->in, "constraints");
+    if (!list)
+        return;
+    cJSON *to = cJSON_AddArrayToObject(m->out, "constraints");
+    m->no_memory |= !to;
+    cJSON_ArrayForEach (e, list) {
+        cJSON *v = cJSON_IsString(e) ? plain_constraint(e->valuestring) : cJSON_Duplicate(e, true);
+        if (!v || !to || !cJSON_AddItemToArray(to, v)) {
+            cJSON_Delete(v);
+            m->no_memory = true;
+        }
+    }
+}
+
+static void map_env(struct map *m)
+{
+    copy_member(m, "envVars", "env");
+    const char *process = text_of(m->in, "envProcess");
+    if (!process)
+        return;
+    cJSON *env = sub(m, "env");
+    if (cJSON_IsObject(env)) {
+        cJSON_DeleteItemFromObjectCaseSensitive(env, "fprocess");
+        put(m, env, "fprocess", cJSON_CreateString(process));
+    }
+}
+
+/* limits and requests: memory and cpu; what else may stand there (GPUs) is not ours. */
+static void map_resources(struct map *m, const char *name)
+{
+    const cJSON *from = member(m->in, name);
+    const char *memory = text_of(from, "memory"), *cpu = text_of(from, "cpu");
+    if (memory)
+        put(m, sub(m, name), "memory", cJSON_CreateString(memory));
+    if (cpu)
+        put(m, sub(m, name), "cpu", cJSON_CreateString(cpu));
+}
+
+static int label_number(struct map *m, const char *label, int64_t preset, int64_t *out)
+{
+    const char *v = text_of(member(m->in, "labels"), label);
+    *out = preset;
+    if (v && (!dv_parse_i64(dv_sv_c(v), out) || *out < 0))
+        return dv_err_field(m->err, DV_INVALID, label, "label %s must be a number, not \"%.64s\"", label, v);
+    return DV_OK;
+}
+
+static int map_idle(struct map *m, cJSON *scale, bool to_zero)
+{
+    const char *label = "com.openfaas.scale.zero-duration", *v = text_of(member(m->in, "labels"), label);
+    int64_t ms = 0;
+    if (!to_zero)
+        return DV_OK; /* back at the minimum within a minute: our own default */
+    if (dv_parse_duration_ms(dv_sv_c(v ? v : "15m"), &ms) || ms <= 0)
+        return dv_err_field(m->err, DV_INVALID, label,
+                            "label %s must be a duration, as \"15m\", not \"%.64s\"", label, v);
+    char text[32];
+    dv_format_duration(ms, text);
+    put(m, scale, "idle", cJSON_CreateString(text));
+    return DV_OK;
+}
+
+/* What one replica takes at once, and how much of it is wanted there. */
+static int map_concurrency(struct map *m, cJSON *scale)
+{
+    const cJSON *labels = member(m->in, "labels");
+    const char *type = text_of(labels, "com.openfaas.scale.type"),
+               *part = text_of(labels, "com.openfaas.scale.target-proportion");
+    const char *max_inflight = text_of(member(m->in, "envVars"), "max_inflight");
+    int64_t target, concurrency = 0;
+    double proportion = 0.9;
+    int rc = label_number(m, "com.openfaas.scale.target", 0, &target);
+    if (rc)
+        return rc;
+    if (part && (!dv_parse_double(dv_sv_c(part), &proportion) || proportion <= 0 || proportion > 1))
+        return dv_err_field(m->err, DV_INVALID, "com.openfaas.scale.target-proportion",
+                            "label com.openfaas.scale.target-proportion must be above 0 and at most 1");
+    if (max_inflight && dv_parse_i64(dv_sv_c(max_inflight), &concurrency) && concurrency > 0 &&
+        concurrency <= 10000)
+        put(m, scale, "concurrency", cJSON_CreateNumber((double)concurrency));
+    else
+        concurrency = 0;
+    if (!type || strcmp(type, "capacity") != 0 || target <= 0)
+        return DV_OK;
+    double wanted = fmax(1, floor((double)target * proportion));
+    if (concurrency)
+        wanted = fmin(wanted, (double)concurrency);
+    else if (wanted > 100)
+        put(m, scale, "concurrency", cJSON_CreateNumber(wanted));
+    put(m, scale, "target", cJSON_CreateNumber(wanted));
+    return DV_OK;
+}
+
+static int map_scale(struct map *m)
+{
+    const char *zero = text_of(member(m->in, "labels"), "com.openfaas.scale.zero");
+    bool to_zero = zero && (strcmp(zero, "true") == 0 || strcmp(zero, "1") == 0);
+    cJSON *scale = sub(m, "scale");
+    int64_t min, max;
+    int rc = label_number(m, "com.openfaas.scale.min", 1, &min);
+    if (!rc)
+        rc = label_number(m, "com.openfaas.scale.max", 20, &max);
+    if (rc)
+        return rc;
+    max = max < 1 ? 1 : max;
+    min = min < 1 ? 1 : min;
+    if (min > max && !text_of(member(m->in, "labels"), "com.openfaas.scale.max"))
+        max = min;
+    put(m, scale, "min", cJSON_CreateNumber(to_zero ? 0 : (double)min));
+    put(m, scale, "max", cJSON_CreateNumber((double)max));
+    rc = map_idle(m, scale, to_zero);
+    return rc ? rc : map_concurrency(m, scale);
+}
+
+/* Seconds or a Go duration. */
+static bool read_time(const char *s, int64_t *out_ms)
+{
+    uint64_t seconds;
+    if (s && dv_parse_u64(dv_sv_c(s), &seconds) && seconds <= 86400) {
+        *out_ms = (int64_t)seconds * 1000;
+        return true;
+    }
+    return s && dv_parse_duration_ms(dv_sv_c(s), out_ms) == DV_OK;
+}
+
+static void put_duration(struct map *m, cJSON *to, const char *name, int64_t ms)
+{
+    char text[32];
+    dv_format_duration(ms, text);
+    put(m, to, name, cJSON_CreateString(text));
+}
+
+static void map_times(struct map *m)
+{
+    const cJSON *notes = member(m->in, "annotations");
+    int64_t ms;
+    if (read_time(text_of(member(m->in, "envVars"), "exec_timeout"), &ms) && ms > TIMEOUT_MS &&
+        ms <= 86400000)
+        put_duration(m, m->out, "timeout", ms);
+    const char *path = text_of(notes, "com.openfaas.ready.http.path");
+    path = path ? path : text_of(notes, "com.openfaas.health.http.path");
+    if (path)
+        put(m, sub(m, "health"), "path", cJSON_CreateString(path));
+    const char *timeout = text_of(notes, "com.openfaas.ready.http.timeoutSeconds");
+    timeout = timeout ? timeout : text_of(notes, "com.openfaas.health.http.timeoutSeconds");
+    if (read_time(timeout, &ms) && ms > 0 && ms <= 600000)
+        put_duration(m, sub(m, "health"), "timeout", ms);
+}
+
+static int map_all(struct map *m)
+{
+    const cJSON *ns = member(m->in, "namespace");
+    copy_member(m, "service", "name");
+    copy_member(m, "image", "image");
+    put(m, m->out, "namespace",
+        cJSON_IsString(ns) || !ns ? cJSON_CreateString(dv_of_ns_in(ns ? ns->valuestring : NULL))
+                                  : cJSON_Duplicate(ns, true));
+    map_env(m);
+    map_constraints(m);
+    copy_member(m, "secrets", "secrets");
+    copy_member(m, "labels", "labels");
+    copy_member(m, "annotations", "annotations");
+    map_resources(m, "limits");
+    map_resources(m, "requests");
+    const cJSON *read_only = member(m->in, "readOnlyRootFilesystem");
+    put(m, m->out, "read_only", read_only ? cJSON_Duplicate(read_only, true) : cJSON_CreateFalse());
+    put(m, m->out, "face", cJSON_CreateString("openfaas"));
+    map_times(m);
+    int rc = map_scale(m);
+    return rc ? rc : m->no_memory ? dv_api_no_memory(m->err) : DV_OK;
+}
+
+/* Native field names in a message become the deployer's. */
+static void rename_field(struct dv_err *err)
+{
+    static const char *const names[][2] = {
+        {"name", "service"}, {"env", "envVars"}, {"read_only", "readOnlyRootFilesystem"}};
+    if (!err)
+        return;
+    for (size_t i = 0; i < DV_COUNT(names); i++) {
+        size_t n = strlen(names[i][0]);
+        char end = err->field[n < sizeof(err->field) ? n : 0];
+        if (strncmp(err->field, names[i][0], n) != 0 || (end && end != '.' && end != '['))
+            continue;
+        struct dv_err old = *err;
+        bool named = strncmp(old.msg, names[i][0], n) == 0;
+        dv_err_field(err, old.code, names[i][1], "%s%.200s", named ? names[i][1] : "",
+                     old.msg + (named ? n : 0));
+        return;
+    }
+}
+
+int dv_of_spec(const struct cJSON *deployment, struct dv_arena *arena, struct dv_fn_spec *out,
+               struct dv_err *err)
+{
+    struct dv_fn_spec spec;
+    struct map m = {.in = deployment, .out = cJSON_CreateObject(), .err = err};
+    if (!m.out)
+        return dv_api_no_memory(err);
+    int rc = map_all(&m);
+    if (!rc)
+        rc = dv_wire_from_json(&dv_type_fn_spec, m.out, DV_WIRE_STRICT, arena, &spec, err);
+    if (!rc)
+        rc = dv_fn_spec_finish(&spec, arena, err);
+    cJSON_Delete(m.out);
+    if (rc)
+        rename_field(err);
+    else
+        *out = spec;
+    return rc;
+}
+
+/* ---------------------------------------------------------------- spec -> FunctionStatus */
+
+static void put_env(struct dv_jw *w, const struct dv_kvs *env)
+{
+    const char *process = dv_kvs_find(env, "fprocess");
+    dv_jw_str(w, "envProcess", process);
+    if (env->n == (process ? 1u : 0u))
+        return;
+    dv_jw_open(w, "envVars", '{');
+    for (size_t i = 0; i < env->n; i++)
+        if (strcmp(env->v[i].k, "fprocess") != 0)
+            dv_jw_str(w, env->v[i].k, env->v[i].v);
+    dv_jw_close(w, '}');
+}
+
+/* "1G" went in as 10^9 bytes and comes out as "1G". */
+static void format_memory(int64_t bytes, char out[32])
+{
+    static const char *const suffix[] = {"", "k", "M", "G", "T"};
+    size_t i = 0;
+    if (bytes % 1024 == 0 || bytes % 1000 != 0) {
+        dv_format_bytes(bytes, out);
+        return;
+    }
+    for (; bytes % 1000 == 0 && i + 1 < DV_COUNT(suffix); i++)
+        bytes /= 1000;
+    (void)snprintf(out, 32, "%" PRId64 "%s", bytes, suffix[i]);
+}
+
+static void put_resources(struct dv_jw *w, const char *name, int64_t memory_bytes, int64_t cpu_mcpu)
+{
+    char text[32];
+    if (!memory_bytes && !cpu_mcpu)
+        return;
+    dv_jw_open(w, name, '{');
+    if (memory_bytes) {
+        format_memory(memory_bytes, text);
+        dv_jw_str(w, "memory", text);
+    }
+    if (cpu_mcpu) {
+        dv_format_mcpu(cpu_mcpu, text);
+        dv_jw_str(w, "cpu", text);
+    }
+    dv_jw_close(w, '}');
+}
+
+void dv_of_put_spec(struct dv_jw *w, const struct dv_fn_spec *spec)
+{
+    struct dv_fn_spec s = *spec, plain;
+    dv_wire_defaults(&dv_type_fn_spec, &plain);
+    dv_fn_spec_unfinish(&s); /* requests that nobody gave are not shown */
+    dv_jw_str(w, "name", s.name);
+    dv_jw_str(w, "image", s.image);
+    dv_jw_str(w, "namespace", dv_of_ns_out(s.ns));
+    put_env(w, &s.env);
+    if (s.constraints.n)
+        dv_jw_strs(w, "constraints", &s.constraints);
+    if (s.secrets.n)
+        dv_jw_strs(w, "secrets", &s.secrets);
+    dv_jw_kvs(w, "labels", &s.labels);
+    dv_jw_kvs(w, "annotations", &s.annotations);
+    put_resources(w, "limits", s.limits.memory_bytes, s.limits.cpu_mcpu);
+    bool cpu_given =
+        s.requests.cpu_mcpu != plain.requests.cpu_mcpu && s.requests.cpu_mcpu != s.limits.cpu_mcpu;
+    put_resources(w, "requests", s.requests.memory_bytes, cpu_given ? s.requests.cpu_mcpu : 0);
+    if (s.read_only)
+        dv_jw_bool(w, "readOnlyRootFilesystem", true);
+}

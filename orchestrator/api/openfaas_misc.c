@@ -1,0 +1,327 @@
+/* OpenFaaS: info, secrets, namespaces, and the paths that only need to be there. */
+#include "orchestrator/api/api_internal.h"
+
+#include <cjson/cJSON.h>
+#include <sys/utsname.h>
+
+static const char *text_of(const cJSON *o, const char *name)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+    return cJSON_IsString(v) && *v->valuestring ? v->valuestring : NULL;
+}
+
+/* ---------------------------------------------------------------- info */
+
+static void put_version(struct dv_jw *w, const struct dv_api *a)
+{
+    dv_jw_open(w, "version", '{');
+    dv_jw_str(w, "commit_message", "");
+    dv_jw_str(w, "sha", a->cfg.commit);
+    dv_jw_str(w, "release", a->cfg.version);
+    dv_jw_close(w, '}');
+}
+
+int dv_of_info(struct dv_api_call *c, struct dv_err *err)
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    struct dv_jw w = {.b = &b};
+    struct utsname u;
+    (void)err;
+    dv_jw_open(&w, NULL, '{');
+    dv_jw_open(&w, "provider", '{');
+    dv_jw_str(&w, "provider", "davit");
+    put_version(&w, c->api);
+    dv_jw_str(&w, "orchestration", "davit");
+    dv_jw_close(&w, '}');
+    put_version(&w, c->api);
+    dv_jw_str(&w, "arch", uname(&u) == 0 ? u.machine : "unknown");
+    dv_jw_close(&w, '}');
+    dv_api_reply_json(c->req, 200, &b);
+    return DV_OK;
+}
+
+/* ---------------------------------------------------------------- secrets */
+
+static int put_secret_name(void *ctx, const char *ns, const char *name, int64_t updated_ms)
+{
+    struct dv_jw *w = ctx;
+    (void)updated_ms;
+    dv_jw_open(w, NULL, '{');
+    dv_jw_str(w, "name", name);
+    dv_jw_str(w, "namespace", dv_of_ns_out(ns));
+    dv_jw_close(w, '}');
+    return 0;
+}
+
+int dv_of_secrets_list(struct dv_api_call *c, struct dv_err *err)
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    struct dv_jw w = {.b = &b};
+    (void)err;
+    dv_jw_open(&w, NULL, '[');
+    dv_control_secrets_each(c->api->cfg.control, dv_sv_c(dv_of_ns_in(dv_http_param(c->req, "namespace"))),
+                            put_secret_name, &w);
+    dv_jw_close(&w, ']');
+    dv_api_reply_json(c->req, 200, &b);
+    return DV_OK;
+}
+
+/* rawValue (base64) wins over value. */
+static int secret_bytes(struct dv_api_call *c, const cJSON *body, struct dv_sv *out, struct dv_err *err)
+{
+    const char *raw = text_of(body, "rawValue"), *value = text_of(body, "value");
+    if (!raw) {
+        *out = dv_sv_c(value ? value : "");
+        return DV_OK;
+    }
+    char *bytes = dv_arena_alloc(c->arena, strlen(raw) / 4 * 3 + 1);
+    if (!bytes)
+        return dv_api_no_memory(err);
+    ptrdiff_t n = dv_base64_decode(dv_sv_c(raw), bytes);
+    if (n < 0)
+        return dv_err_set(err, DV_INVALID, "rawValue is not base64");
+    *out = dv_sv(bytes, (size_t)n);
+    return DV_OK;
+}
+
+static int send_secret(struct dv_api_call *c, const cJSON *body, enum dv_put_mode mode, struct dv_err *err)
+{
+    const char *name = text_of(body, "name");
+    struct dv_sv value;
+    if (!name || !dv_name_valid(name))
+        return dv_err_set(err, DV_INVALID, "name must be 1 to 63 of a-z, 0-9 and '-'");
+    int rc = secret_bytes(c, body, &value, err);
+    if (rc)
+        return rc;
+    struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
+    if (!op)
+        return dv_api_no_memory(err);
+    op->status = 202;
+    const char *ns = dv_of_ns_in(text_of(body, "namespace"));
+    return dv_api_op_sent(op, dv_control_secret_put(c->api->cfg.control, dv_sv_c(ns), dv_sv_c(name), value,
+                                                    mode, dv_api_op_done, op, err));
+}
+
+static int put_secret(struct dv_api_call *c, enum dv_put_mode mode, struct dv_err *err)
+{
+    cJSON *body;
+    int rc = dv_api_body_tree(c, &body, err);
+    if (rc)
+        return rc;
+    rc = send_secret(c, body, mode, err);
+    cJSON_Delete(body);
+    return rc;
+}
+
+int dv_of_secrets_create(struct dv_api_call *c, struct dv_err *err)
+{
+    return put_secret(c, DV_PUT_CREATE, err);
+}
+
+int dv_of_secrets_update(struct dv_api_call *c, struct dv_err *err)
+{
+    return put_secret(c, DV_PUT_REPLACE, err);
+}
+
+static int send_secret_delete(struct dv_api_call *c, const cJSON *body, struct dv_err *err)
+{
+    const char *name = text_of(body, "name"), *ns = text_of(body, "namespace");
+    if (!name)
+        return dv_err_set(err, DV_INVALID, "the secret's name is missing");
+    struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
+    if (!op)
+        return dv_api_no_memory(err);
+    op->status = 202;
+    ns = dv_of_ns_in(ns ? ns : dv_http_param(c->req, "namespace"));
+    return dv_api_op_sent(op, dv_control_secret_delete(c->api->cfg.control, dv_sv_c(ns), dv_sv_c(name),
+                                                       dv_api_op_done, op, err));
+}
+
+int dv_of_secrets_delete(struct dv_api_call *c, struct dv_err *err)
+{
+    cJSON *body;
+    int rc = dv_api_body_tree(c, &body, err);
+    if (rc)
+        return rc;
+    rc = send_secret_delete(c, body, err);
+    cJSON_Delete(body);
+    return rc;
+}
+
+/* ---------------------------------------------------------------- namespaces */
+
+static int put_ns_name(void *ctx, const struct dv_ns_view *ns)
+{
+    dv_jw_str(ctx, NULL, dv_of_ns_out(ns->name));
+    return 0;
+}
+
+int dv_of_namespaces(struct dv_api_call *c, struct dv_err *err)
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    struct dv_jw w = {.b = &b};
+    (void)err;
+    dv_jw_open(&w, NULL, '[');
+    dv_control_ns_each(c->api->cfg.control, put_ns_name, &w);
+    dv_jw_close(&w, ']');
+    dv_api_reply_json(c->req, 200, &b);
+    return DV_OK;
+}
+
+struct find_ctx {
+    const char *name;
+    struct dv_jw *w;
+    bool found;
+};
+
+static int put_if_it(void *ctx, const struct dv_ns_view *ns)
+{
+    struct find_ctx *f = ctx;
+    f->found = strcmp(ns->name, f->name) == 0;
+    if (!f->found)
+        return 0;
+    dv_jw_open(f->w, NULL, '{');
+    dv_jw_str(f->w, "name", dv_of_ns_out(ns->name));
+    dv_jw_kvs(f->w, "annotations", ns->annotations);
+    dv_jw_kvs(f->w, "labels", ns->labels);
+    dv_jw_close(f->w, '}');
+    return 1;
+}
+
+int dv_of_ns_get(struct dv_api_call *c, struct dv_err *err)
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    struct dv_jw w = {.b = &b};
+    struct find_ctx f = {.name = dv_of_ns_in(c->arg), .w = &w};
+    dv_control_ns_each(c->api->cfg.control, put_if_it, &f);
+    if (!f.found)
+        return dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%.64s\"", c->arg);
+    dv_api_reply_json(c->req, 200, &b);
+    return DV_OK;
+}
+
+static int write_ns(struct dv_api_call *c, bool create, int status, struct dv_err *err)
+{
+    cJSON *body;
+    struct dv_ns_put ns;
+    int rc = dv_api_body_tree(c, &body, err);
+    if (rc)
+        return rc;
+    if (c->arg) { /* the address decides; what older clients put into the body may be anything */
+        cJSON_DeleteItemFromObjectCaseSensitive(body, "name");
+        rc = dv_api_fill_in(body, "name", dv_of_ns_in(c->arg), err);
+    }
+    if (!rc)
+        rc = dv_wire_from_json(&dv_type_ns_put, body, DV_WIRE_IGNORE_UNKNOWN, c->arena, &ns, err);
+    cJSON_Delete(body);
+    if (rc)
+        return rc;
+    const char *inner = dv_of_ns_in(ns.name);
+    if (!create && !dv_control_ns_exists(c->api->cfg.control, dv_sv_c(inner)))
+        return dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%s\"", ns.name);
+    struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
+    if (!op)
+        return dv_api_no_memory(err);
+    op->status = status;
+    return dv_api_op_sent(op, dv_control_ns_put(c->api->cfg.control, dv_sv_c(inner), &ns.labels,
+                                                &ns.annotations, create, dv_api_op_done, op, err));
+}
+
+int dv_of_ns_create(struct dv_api_call *c, struct dv_err *err)
+{
+    return write_ns(c, true, 201, err);
+}
+
+int dv_of_ns_update(struct dv_api_call *c, struct dv_err *err)
+{
+    return write_ns(c, false, 202, err);
+}
+
+int dv_of_ns_delete(struct dv_api_call *c, struct dv_err *err)
+{
+    struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
+    if (!op)
+        return dv_api_no_memory(err);
+    op->status = 202;
+    return dv_api_op_sent(
+        op, dv_control_ns_delete(c->api->cfg.control, dv_sv_c(dv_of_ns_in(c->arg)), dv_api_op_done, op, err));
+}
+
+/* ---------------------------------------------------------------- the rest */
+
+/* Alertmanager's webhook drove the community edition's autoscaler.  Davit scales by itself: taken note of,
+ * not needed. */
+int dv_of_alert(struct dv_api_call *c, struct dv_err *err)
+{
+    cJSON *body;
+    int rc = dv_api_body_tree(c, &body, err);
+    if (rc)
+        return rc;
+    cJSON_Delete(body);
+    dv_api_reply_text(c->req, 200, "OK");
+    return DV_OK;
+}
+
+/* Nothing is collected and nothing is sent anywhere. */
+int dv_of_telemetry(struct dv_api_call *c, struct dv_err *err)
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    struct dv_jw w = {.b = &b};
+    (void)err;
+    dv_jw_open(&w, NULL, '{');
+    dv_jw_bool(&w, "enabled", false);
+    dv_jw_close(&w, '}');
+    dv_api_reply_json(c->req, 200, &b);
+    return DV_OK;
+}
+
+int dv_of_root(struct dv_api_call *c, struct dv_err *err)
+{
+    (void)err;
+    dv_http_set_header(c->req, "Location", "/ui/");
+    dv_api_reply_empty(c->req, 307);
+    return DV_OK;
+}
+
+struct count_ctx {
+    size_t functions, nodes;
+};
+
+static int count_fn(void *ctx, const struct dv_function *fn)
+{
+    (void)fn;
+    ((struct count_ctx *)ctx)->functions++;
+    return 0;
+}
+
+static int count_node(void *ctx, const struct dv_node_status *n)
+{
+    (void)n;
+    ((struct count_ctx *)ctx)->nodes++;
+    return 0;
+}
+
+/* A page that says what is here and where to go on; no scripts, nothing from elsewhere. */
+int dv_of_ui(struct dv_api_call *c, struct dv_err *err)
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    struct count_ctx n = {0};
+    if (c->arg && *c->arg)
+        return dv_err_set(err, DV_NOT_FOUND, "there is nothing at this address; the page is /ui/");
+    dv_control_fn_each(c->api->cfg.control, DV_SV(""), DV_SV(""), count_fn, &n);
+    dv_control_nodes_each(c->api->cfg.control, count_node, &n);
+    (void)dv_buf_addf(
+        &b,
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Davit</title>"
+        "<style>body{font:16px/1.5 sans-serif;max-width:40em;margin:3em auto;padding:0 1em}"
+        "code{background:#eee;padding:.1em .3em}</style><h1>Davit %s</h1>"
+        "<p>%zu function%s on %zu node%s.</p><p>Functions: <a href=\"/v1/functions\">/v1/functions</a>, "
+        "nodes: <a href=\"/v1/nodes\">/v1/nodes</a>, metrics: <a href=\"/metrics\">/metrics</a>.</p>"
+        "<p>On the command line: <code>davit list</code>, <code>davit deploy NAME --image IMAGE</code>, or "
+        "<code>faas-cli</code> with this address as its gateway.</p></html>\n",
+        c->api->cfg.version, n.functions, n.functions == 1 ? "" : "s", n.nodes, n.nodes == 1 ? "" : "s");
+    if (b.failed)
+        return dv_api_no_memory(err);
+    dv_http_reply(c->req, 200, "text/html; charset=utf-8", dv_buf_sv(&b));
+    return DV_OK;
+}
