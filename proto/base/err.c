@@ -25,7 +25,8 @@ static const struct row *find(int code)
     return NULL;
 }
 
-static int fill(struct dv_err *err, int code, int sys_errno, const char *field, const char *fmt, va_list ap)
+__attribute__((format(printf, 5, 0))) static int fill(struct dv_err *err, int code, int sys_errno,
+                                                      const char *field, const char *fmt, va_list ap)
 {
     if (!err)
         return code;

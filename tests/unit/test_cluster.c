@@ -47,7 +47,7 @@ struct world {
 
 static struct dv_cluster_cfg cfg_default = {.seed = 1};
 
-static void note(struct world *w, const char *fmt, ...)
+__attribute__((format(printf, 2, 3))) static void note(struct world *w, const char *fmt, ...)
 {
     size_t n = strlen(w->log);
     va_list ap;
