@@ -75,6 +75,8 @@ struct dv_store_ops {
      * claimed.  each as for list. */
     int (*work_queues)(struct dv_store *s, int (*each)(void *ctx, struct dv_sv queue, uint64_t n, int64_t next_due_ms),
                        void *ctx, struct dv_err *err);
+    /* The earliest time at which an item of the queue may be claimed.  DV_OK; DV_NOT_FOUND: the queue is empty. */
+    int (*work_next_due)(struct dv_store *s, struct dv_sv queue, int64_t *out_due_ms, struct dv_err *err);
     /* Delete a queue's items, claimed ones too; *out_n (may be NULL): how many. */
     int (*work_drop)(struct dv_store *s, struct dv_sv queue, uint64_t *out_n, struct dv_err *err);
 

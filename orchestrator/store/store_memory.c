@@ -468,6 +468,18 @@ static int memory_work_queues(struct dv_store *s,
     return DV_OK;
 }
 
+static int memory_work_next_due(struct dv_store *s, struct dv_sv queue, int64_t *out_due_ms,
+                                struct dv_err *err)
+{
+    (void)err; /* cannot fail */
+    struct memory_store *m = self(s);
+    const struct item *best = oldest_due(m, queue, INT64_MAX);
+    if (!best)
+        return DV_NOT_FOUND;
+    *out_due_ms = best->now.due_ms;
+    return DV_OK;
+}
+
 static int memory_work_drop(struct dv_store *s, struct dv_sv queue, uint64_t *out_n, struct dv_err *err)
 {
     struct memory_store *m = self(s);
@@ -550,6 +562,7 @@ static const struct dv_store_ops memory_ops = {
     .work_retry = memory_work_retry,
     .work_release_all = memory_work_release_all,
     .work_queues = memory_work_queues,
+    .work_next_due = memory_work_next_due,
     .work_drop = memory_work_drop,
     .begin = memory_begin,
     .end = memory_begin,

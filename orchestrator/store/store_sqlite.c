@@ -42,6 +42,7 @@ enum { BUSY_MS = 2000 }; /* an orchestrator that is just ending gets this long t
     X(RETRY, "UPDATE work SET due_ms = ?2, not_before_ms = ?2, is_claimed = 0 WHERE id = ?1")                \
     X(RELEASE_ALL, "UPDATE work SET due_ms = not_before_ms, is_claimed = 0 WHERE is_claimed")                \
     X(QUEUES, "SELECT queue, count(*), min(due_ms) FROM work GROUP BY queue ORDER BY queue")                 \
+    X(NEXT_DUE, "SELECT due_ms FROM work WHERE queue = ?1 ORDER BY due_ms LIMIT 1")                          \
     X(DROP, "DELETE FROM work WHERE queue = ?1")                                                             \
     X(BEGIN, "BEGIN IMMEDIATE")                                                                              \
     X(END, "COMMIT")                                                                                         \
@@ -414,6 +415,16 @@ static int sqlite_work_queues(struct dv_store *s,
     return rc == DV_NOT_FOUND ? DV_OK : rc;
 }
 
+static int sqlite_work_next_due(struct dv_store *s, struct dv_sv queue, int64_t *out_due_ms,
+                                struct dv_err *err)
+{
+    uint64_t due = 0;
+    int rc = read_u64(self(s), ST_NEXT_DUE, queue, &due, err);
+    if (!rc)
+        *out_due_ms = (int64_t)due;
+    return rc;
+}
+
 static int sqlite_work_drop(struct dv_store *s, struct dv_sv queue, uint64_t *out_n, struct dv_err *err)
 {
     struct sqlite_store *q = self(s);
@@ -484,6 +495,7 @@ static const struct dv_store_ops sqlite_ops = {
     .work_retry = sqlite_work_retry,
     .work_release_all = sqlite_work_release_all,
     .work_queues = sqlite_work_queues,
+    .work_next_due = sqlite_work_next_due,
     .work_drop = sqlite_work_drop,
     .begin = sqlite_begin,
     .end = sqlite_end,

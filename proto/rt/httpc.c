@@ -313,6 +313,7 @@ static bool set_target(CURL *easy, const struct dv_httpc_request *req)
 {
     bool ok = !curl_easy_setopt(easy, CURLOPT_URL, req->url) &&
               !curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") &&
+              !curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L) && /* "/a/../b" is not for us to read as "/b" */
               !curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     if (req->unix_socket)
         return ok && !curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, req->unix_socket) &&

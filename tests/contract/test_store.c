@@ -448,6 +448,25 @@ static void queues_are_listed_with_their_count_and_next_due_time(void **state)
     assert_string_equal(queues(p), "b:2@40 ");
 }
 
+static void the_next_due_time_of_a_queue_is_known(void **state)
+{
+    struct place *p = *state;
+    int64_t due_ms = 4711;
+    assert_int_equal(ops(p)->work_next_due(p->s, DV_SV("q"), &due_ms, NULL), DV_NOT_FOUND);
+    assert_int_equal(due_ms, 4711);
+    (void)append(p, "q", "later", 80, 10);
+    (void)append(p, "q", "sooner", 30, 10);
+    (void)append(p, "other", "x", 0, 1);
+    assert_int_equal(ops(p)->work_next_due(p->s, DV_SV("q"), &due_ms, NULL), DV_OK);
+    assert_int_equal(due_ms, 30);
+    assert_string_equal(claimed(p, "q", 30, 500), "sooner");
+    assert_int_equal(ops(p)->work_next_due(p->s, DV_SV("q"), &due_ms, NULL), DV_OK);
+    assert_int_equal(due_ms, 80);
+    assert_string_equal(claimed(p, "q", 80, 400), "later");
+    assert_int_equal(ops(p)->work_next_due(p->s, DV_SV("q"), &due_ms, NULL), DV_OK);
+    assert_int_equal(due_ms, 400);
+}
+
 static void a_dropped_queue_loses_all_its_items_and_no_others(void **state)
 {
     struct place *p = *state;
@@ -833,6 +852,7 @@ int main(void)
         BOTH(retried_work_comes_back_at_its_time_behind_what_was_due_before),
         BOTH(after_release_all_everything_claimed_is_claimable_at_its_old_place),
         BOTH(queues_are_listed_with_their_count_and_next_due_time),
+        BOTH(the_next_due_time_of_a_queue_is_known),
         BOTH(a_dropped_queue_loses_all_its_items_and_no_others),
         BOTH(a_failing_call_in_a_transaction_undoes_only_itself),
         BOTH(undo_takes_back_every_call_since_save_and_nothing_before),
