@@ -355,7 +355,7 @@ static void accept_done(struct dv_store_job *job)
     int code = job->code;
     if (!code && q->is_gone)
         code = dv_err_set(&err, DV_NOT_FOUND, "the function was deleted");
-    a->held_bytes -= dv_buf_len(&j->payload);
+    a->accepting_bytes -= dv_buf_len(&j->payload);
     answer(a, j->accept, code, &err);
     bool is_stored = !job->code;
     accept_free(j);
@@ -391,7 +391,7 @@ static int accept_check(struct dv_async *a, const struct dv_async_accept *in, st
     if (q && q->n_items + q->n_jobs >= a->cfg.backlog_max)
         return dv_err_set(err, DV_QUOTA, "%llu asynchronous requests of this function wait already",
                           (unsigned long long)q->n_items);
-    if (a->held_bytes + in->body_bytes > a->cfg.held_bytes_max)
+    if (a->accepting_bytes + in->body_bytes > a->cfg.held_bytes_max)
         return dv_err_set(err, DV_NO_CAPACITY, "too many asynchronous requests at once");
     return DV_OK;
 }
@@ -441,7 +441,7 @@ void dv_async_accept(void *async, struct dv_async_accept *in)
     j->accept = in;
     j->now_ms = wall_ms(a);
     memcpy(j->queue, q->name, sizeof(j->queue));
-    a->held_bytes += dv_buf_len(&j->payload);
+    a->accepting_bytes += dv_buf_len(&j->payload);
     dv_async_job_start(q, &j->job, accept_run, accept_done);
 }
 

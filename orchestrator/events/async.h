@@ -56,7 +56,7 @@ void dv_async_wire(struct dv_async_cfg *cfg, struct dv_control *control, struct 
 int dv_async_new(const struct dv_async_cfg *cfg, struct dv_async **out, struct dv_err *err);
 /* The gateway's on_async, with the dv_async as ctx.  Takes accept; it is answered exactly once, later:
  * DV_OK once the request is durable; DV_NOT_FOUND; DV_INVALID (callback URL); DV_TOO_LARGE; DV_QUOTA
- * (backlog_max); DV_NO_CAPACITY (held_bytes_max); DV_CLOSED; a failure of the store. */
+ * (backlog_max); DV_NO_CAPACITY (too much at once); DV_CLOSED; a failure of the store. */
 void dv_async_accept(void *async, struct dv_async_accept *accept);
 /* The function was deleted: drop what waits for it, now instead of at the next look. */
 void dv_async_fn_removed(struct dv_async *a, uint64_t fn_uid);

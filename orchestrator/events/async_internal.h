@@ -29,7 +29,8 @@ struct dv_async {
     struct dv_defer pump;
     size_t n_in_flight, n_claims; /* sums over the queues */
     size_t n_jobs;                /* with the store's thread */
-    size_t held_bytes;            /* payloads in memory */
+    size_t accepting_bytes;       /* payloads in memory: on their way into the store */
+    size_t held_bytes;            /* ... and under way to their function, with answers kept for callbacks */
     bool is_loaded;               /* queues of the store are known */
     bool is_closing;              /* freed by its owner; the last job frees the rest */
 };

@@ -88,5 +88,5 @@ void dv_async_metrics(const struct dv_async *a, struct dv_buf *out)
     }
     (void)dv_metric_head(out, "davit_async_held_bytes", DV_METRIC_GAUGE,
                          "Payloads of asynchronous requests in memory.");
-    (void)dv_metric_u64(out, "davit_async_held_bytes", NULL, 0, a->held_bytes);
+    (void)dv_metric_u64(out, "davit_async_held_bytes", NULL, 0, a->accepting_bytes + a->held_bytes);
 }
