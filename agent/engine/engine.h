@@ -1,6 +1,12 @@
-/* Docker Engine API behind a table of functions: the real one over libcurl (engine_docker.c) and an in-memory one
- * for tests (engine_fake.c).  Asynchronous; every on_done runs exactly once on the loop, never before the call
- * returned; after close it does not run any more.  One owner, the agent's state loop. */
+/* Docker Engine API behind a table of functions: the real one over libcurl (engine_docker.c) and an in-memory
+ * one for tests (engine_fake.c).  Asynchronous; every on_done runs exactly once on the loop, never before the
+ * call returned (but at once with DV_E_NOMEM when there is no memory to remember it); after close it does not
+ * run any more.  One owner, the agent's state loop.
+ *
+ * Codes, unless an operation says more: DV_E_ENGINE when the engine cannot be reached (the message names its
+ * socket and the cure) or failed; DV_NOT_FOUND no such image or container; DV_CONFLICT the engine says the
+ * state forbids it (or the name is taken); DV_INVALID it does not like the request; DV_DENIED; DV_E_NOMEM.
+ * Messages carry the engine's words. */
 #ifndef DV_ENGINE_H
 #define DV_ENGINE_H
 
@@ -15,7 +21,8 @@ struct dv_loop;
 struct dv_engine;
 
 struct dv_engine_info {
-    char version[32], api[16], arch[24], os[24], cgroup[8], name[64]; /* cgroup "v1"/"v2"; name: "docker" or "podman" */
+    char version[32], api[16], arch[24], os[24], cgroup[8],
+        name[64]; /* cgroup "v1"/"v2"; name: "docker" or "podman" */
     int64_t cpus, memory_bytes;
     bool has_memory_limit, has_pids_limit, has_cpu_quota;
 };
@@ -44,8 +51,8 @@ struct dv_engine_create {
     size_t n_mounts;
     int64_t memory_bytes, cpu_mcpu, pids, files, tmp_bytes;
     bool read_only;
-    /* Always: all capabilities dropped, no-new-privileges, no restart policy, log driver json-file with rotation (or
-     * none), init off. */
+    /* Always: all capabilities dropped, no-new-privileges, no restart policy, log driver json-file with
+     * rotation (or none), init off. */
 };
 
 struct dv_engine_container { /* list and inspect */
@@ -56,14 +63,14 @@ struct dv_engine_container { /* list and inspect */
     int64_t exit_code;
     bool oom_killed;
     char error[160];
-    struct dv_kvs labels;     /* borrowed for the callback */
-    int64_t started_ms;       /* wall */
+    struct dv_kvs labels; /* borrowed for the callback */
+    int64_t started_ms;   /* wall */
 };
 
 struct dv_engine_event {
-    const char *action;       /* "die" "oom" "start" "destroy" */
-    const char *container;    /* id */
-    int64_t exit_code;        /* die */
+    const char *action;    /* "die" "oom" "start" "destroy" */
+    const char *container; /* id */
+    int64_t exit_code;     /* die */
     int64_t time_ns;
 };
 
@@ -77,30 +84,58 @@ typedef void dv_engine_done(void *ctx, int code, const struct dv_err *err);
 
 struct dv_engine_ops {
     /* Ping, negotiate the API version (min(ours, the engine's), at least what it demands), read info. */
-    void (*connect)(struct dv_engine *e, void (*done)(void *ctx, int code, const struct dv_engine_info *info, const struct dv_err *err), void *ctx);
+    void (*connect)(struct dv_engine *e,
+                    void (*done)(void *ctx, int code, const struct dv_engine_info *info,
+                                 const struct dv_err *err),
+                    void *ctx);
     /* DV_NOT_FOUND when it is not present. */
-    void (*image_inspect)(struct dv_engine *e, const char *image, void (*done)(void *ctx, int code, const struct dv_engine_image *img, const struct dv_err *err), void *ctx);
-    /* progress (may be NULL): 0-100 or -1 and the engine's words.  DV_NOT_FOUND, DV_DENIED, DV_E_ENGINE. */
+    void (*image_inspect)(struct dv_engine *e, const char *image,
+                          void (*done)(void *ctx, int code, const struct dv_engine_image *img,
+                                       const struct dv_err *err),
+                          void *ctx);
+    /* progress (may be NULL): 0-100 or -1 and the engine's words.  DV_NOT_FOUND, DV_DENIED, DV_UNSUPPORTED
+     * (not for this machine's architecture), DV_E_ENGINE. */
     void (*image_pull)(struct dv_engine *e, const char *image, const struct dv_registry_auth *auth,
-                       void (*progress)(void *ctx, int percent, const char *status), dv_engine_done *done, void *ctx);
-    void (*image_list)(struct dv_engine *e, void (*done)(void *ctx, int code, const struct dv_image_ref *images, size_t n, const struct dv_err *err), void *ctx);
-    void (*create)(struct dv_engine *e, const struct dv_engine_create *spec, void (*done)(void *ctx, int code, const char *id, const struct dv_err *err), void *ctx);
-    void (*start)(struct dv_engine *e, const char *id, dv_engine_done *done, void *ctx);   /* DV_NOT_FOUND; already running is DV_OK */
-    void (*stop)(struct dv_engine *e, const char *id, int64_t grace_ms, dv_engine_done *done, void *ctx); /* gone or stopped is DV_OK */
-    void (*kill)(struct dv_engine *e, const char *id, const char *signal, dv_engine_done *done, void *ctx);
-    void (*remove)(struct dv_engine *e, const char *id, bool force, dv_engine_done *done, void *ctx);    /* gone is DV_OK */
-    void (*inspect)(struct dv_engine *e, const char *id, void (*done)(void *ctx, int code, const struct dv_engine_container *c, const struct dv_err *err), void *ctx);
+                       void (*progress)(void *ctx, int percent, const char *status), dv_engine_done *done,
+                       void *ctx);
+    void (*image_list)(struct dv_engine *e,
+                       void (*done)(void *ctx, int code, const struct dv_image_ref *images, size_t n,
+                                    const struct dv_err *err),
+                       void *ctx);
+    void (*create)(struct dv_engine *e, const struct dv_engine_create *spec,
+                   void (*done)(void *ctx, int code, const char *id, const struct dv_err *err), void *ctx);
+    void (*start)(struct dv_engine *e, const char *id, dv_engine_done *done,
+                  void *ctx); /* already running is DV_OK */
+    void (*stop)(struct dv_engine *e, const char *id, int64_t grace_ms, dv_engine_done *done,
+                 void *ctx); /* gone or stopped is DV_OK */
+    void (*kill)(struct dv_engine *e, const char *id, const char *signal, dv_engine_done *done,
+                 void *ctx); /* DV_CONFLICT: not running */
+    void (*remove)(struct dv_engine *e, const char *id, bool force, dv_engine_done *done,
+                   void *ctx); /* gone is DV_OK */
+    void (*inspect)(struct dv_engine *e, const char *id,
+                    void (*done)(void *ctx, int code, const struct dv_engine_container *c,
+                                 const struct dv_err *err),
+                    void *ctx);
     /* Containers with this label ("key" or "key=value"), stopped ones too. */
-    void (*list)(struct dv_engine *e, const char *label, void (*done)(void *ctx, int code, const struct dv_engine_container *c, size_t n, const struct dv_err *err), void *ctx);
-    /* Lines as they come; returns a handle for logs_cancel.  follow ends with done when the container ends. */
+    void (*list)(struct dv_engine *e, const char *label,
+                 void (*done)(void *ctx, int code, const struct dv_engine_container *c, size_t n,
+                              const struct dv_err *err),
+                 void *ctx);
+    /* Lines as they come; returns a handle for logs_cancel, valid until done (NULL: done ran already, out of
+     * memory). follow ends with done when the container ends.  tail -1: all kept; since_ms 0: from the start.
+     */
     void *(*logs)(struct dv_engine *e, const char *id, int64_t tail, int64_t since_ms, bool follow,
                   void (*line)(void *ctx, const struct dv_engine_log *l), dv_engine_done *done, void *ctx);
-    void (*logs_cancel)(struct dv_engine *e, void *handle); /* no done follows */
-    /* The events stream for containers with this label; done when it broke (reconnect after a pause). */
-    void (*events)(struct dv_engine *e, const char *label, void (*event)(void *ctx, const struct dv_engine_event *ev), dv_engine_done *done, void *ctx);
+    void (*logs_cancel)(struct dv_engine *e, void *handle); /* no done follows; inside line, too */
+    /* The events stream for containers with this label; done when it broke (reconnect after a pause):
+     * DV_CLOSED when the engine ended it, DV_E_ENGINE when it could not be reached. */
+    void (*events)(struct dv_engine *e, const char *label,
+                   void (*event)(void *ctx, const struct dv_engine_event *ev), dv_engine_done *done,
+                   void *ctx);
     /* Make sure a bridge network of this name exists without container-to-container traffic. */
     void (*network_ensure)(struct dv_engine *e, const char *name, dv_engine_done *done, void *ctx);
     void (*stats)(const struct dv_engine *e, uint64_t *calls, uint64_t *errors);
+    /* Frees the engine; not from inside progress, line or event. */
     void (*close)(struct dv_engine *e);
 };
 
@@ -109,6 +144,7 @@ struct dv_engine {
 };
 
 /* endpoint: "unix:///var/run/docker.sock" or "tcp://127.0.0.1:2375".  No I/O yet. */
-int dv_engine_docker_open(struct dv_loop *loop, const char *endpoint, struct dv_engine **out, struct dv_err *err);
+int dv_engine_docker_open(struct dv_loop *loop, const char *endpoint, struct dv_engine **out,
+                          struct dv_err *err);
 
 #endif
