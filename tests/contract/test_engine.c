@@ -67,11 +67,12 @@ static long docker_raw(const char *method, const char *path, struct dv_sv body, 
     return status;
 }
 
-/* A tar of bin/busybox and of the directories that containers need. */
+/* A tar of bin/busybox and of the directories that containers need (not /tmp: runc gives a tmpfs the mode of
+ * the directory that it covers, where the image has one). */
 static int make_tar(struct dv_buf *tar)
 {
     DV_AUTO_BUF struct dv_buf file = DV_BUF_INIT;
-    static const char *const dirs[] = {"bin/", "tmp/", "work/", "proc/", "sys/", "dev/", "etc/"};
+    static const char *const dirs[] = {"bin/", "work/", "proc/", "sys/", "dev/", "etc/"};
     int rc = dv_file_read(BUSYBOX, 8 << 20, &file, NULL);
     for (size_t i = 0; rc == DV_OK && i <= DV_COUNT(dirs); i++) {
         bool is_dir = i < DV_COUNT(dirs);
