@@ -1,10 +1,11 @@
-/* The state loop's centre: what is wanted (through the store), what is seen (from agents), and the actions that the
- * pure core (orchestrator/core) decides.  Single writer: everything here runs on the state loop's thread.
- * The API and the events rows are its callers; gateway, store and node sessions its tools.
+/* The state loop's centre: what is wanted (through the store), what is seen (from agents), and the actions
+ * that the pure core (orchestrator/core) decides.  Single writer: everything here runs on the state loop's
+ * thread. The API and the events rows are its callers; gateway, store and node sessions its tools.
  *
  * Reads answer at once from memory; views are borrowed until the next call that writes or the next loop turn.
- * Writes are checked at once (their own return code), committed by the store thread, applied, and then told to
- * done exactly once, never before the call returned.  A write that returned anything but DV_OK calls no done. */
+ * Writes are checked at once (their own return code), committed by the store thread, applied, and then told
+ * to done exactly once, never before the call returned.  A write that returned anything but DV_OK calls no
+ * done. */
 #ifndef DV_CONTROL_H
 #define DV_CONTROL_H
 
@@ -19,18 +20,19 @@ struct dv_control;
 
 struct dv_control_cfg {
     struct dv_loop *loop;
-    struct dv_mailbox *mailbox;   /* of the loop */
+    struct dv_mailbox *mailbox; /* of the loop */
     const struct dv_clock *clock;
-    struct dv_storer *storer;     /* running; borrowed */
-    struct dv_seal *seal;         /* borrowed */
+    struct dv_storer *storer; /* running; borrowed */
+    struct dv_seal *seal;     /* borrowed */
     uint64_t seed;
-    uint64_t node_lost_ms;        /* silence after which a node's replicas are replaced; default 10000 */
-    int64_t default_idle_ms;      /* 0: the table's */
+    uint64_t node_lost_ms;   /* silence after which a node's replicas are replaced; default 10000 */
+    int64_t default_idle_ms; /* 0: the table's */
 };
 
 /* Loads everything from the store first: on_loaded (state loop) with DV_OK, or why not. */
-int dv_control_new(const struct dv_control_cfg *cfg, void (*on_loaded)(void *ctx, int code, const struct dv_err *err),
-                   void *ctx, struct dv_control **out, struct dv_err *err);
+int dv_control_new(const struct dv_control_cfg *cfg,
+                   void (*on_loaded)(void *ctx, int code, const struct dv_err *err), void *ctx,
+                   struct dv_control **out, struct dv_err *err);
 /* From now on routes and replicas are told to this gateway, demand is taken from it, agents are connected to.
  * (Use dv_control_on_demand as the gateway's on_demand.) */
 void dv_control_serve(struct dv_control *c, struct dv_gateway *g);
@@ -43,45 +45,56 @@ typedef void dv_control_done(void *ctx, int code, const struct dv_err *err, uint
 enum dv_put_mode { DV_PUT_CREATE, DV_PUT_REPLACE, DV_PUT_UPSERT };
 struct dv_fn_put {
     const struct dv_fn_spec *spec; /* finished (dv_fn_spec_finish); copied */
-    enum dv_put_mode mode;         /* CREATE: DV_EXISTS when it is there; REPLACE: DV_NOT_FOUND when it is not */
-    uint64_t if_revision;          /* DV_REV_ANY, or what If-Match said: DV_PRECONDITION otherwise */
+    enum dv_put_mode mode; /* CREATE: DV_EXISTS when it is there; REPLACE: DV_NOT_FOUND when it is not */
+    uint64_t if_revision;  /* DV_REV_ANY, or what If-Match said: DV_PRECONDITION otherwise */
 };
-/* Checked: namespace exists, secrets exist (DV_INVALID naming secrets[i]).  n functions in one commit (apply): all or none;
- * err->field then starts with "functions[i].".  dry_run: checks only; done follows with revision 0. */
-int dv_control_fn_put(struct dv_control *c, const struct dv_fn_put *puts, size_t n, bool dry_run, dv_control_done *done,
-                      void *ctx, struct dv_err *err);
+/* Checked: namespace exists, secrets exist (DV_INVALID naming secrets[i]).  n functions in one commit
+ * (apply): all or none; err->field then starts with "functions[i].".  dry_run: checks only; done follows with
+ * revision 0. */
+int dv_control_fn_put(struct dv_control *c, const struct dv_fn_put *puts, size_t n, bool dry_run,
+                      dv_control_done *done, void *ctx, struct dv_err *err);
 int dv_control_fn_delete(struct dv_control *c, struct dv_sv ns, struct dv_sv name, uint64_t if_revision,
                          dv_control_done *done, void *ctx, struct dv_err *err);
-/* Replicas wanted now; within the function's min..max.  -1 gives it back to the autoscaler; 0 lets it sleep until the
- * next request.  DV_NOT_FOUND, DV_INVALID. */
-int dv_control_fn_scale(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas, dv_control_done *done,
-                        void *ctx, struct dv_err *err);
-const struct dv_function *dv_control_fn_find(struct dv_control *c, struct dv_sv ns, struct dv_sv name); /* NULL = absent */
+/* Replicas wanted now; within the function's min..max.  -1 gives it back to the autoscaler; 0 lets it sleep
+ * until the next request.  DV_NOT_FOUND, DV_INVALID. */
+int dv_control_fn_scale(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas,
+                        dv_control_done *done, void *ctx, struct dv_err *err);
+const struct dv_function *dv_control_fn_find(struct dv_control *c, struct dv_sv ns,
+                                             struct dv_sv name); /* NULL = absent */
 const struct dv_function *dv_control_fn_by_uid(struct dv_control *c, uint64_t uid);
-/* In order of namespace and name; each returns non-zero to stop.  ns empty: every namespace.  after: resume behind "ns/name". */
+/* In order of namespace and name; each returns non-zero to stop.  ns empty: every namespace.  after: resume
+ * behind "ns/name". */
 void dv_control_fn_each(struct dv_control *c, struct dv_sv ns, struct dv_sv after,
                         int (*each)(void *ctx, const struct dv_function *fn), void *ctx);
 
-enum dv_fn_phase { DV_FN_ASLEEP, DV_FN_STARTING, DV_FN_READY, DV_FN_FAILED }; /* "asleep" "starting" "ready" "failed" */
+enum dv_fn_phase {
+    DV_FN_ASLEEP,
+    DV_FN_STARTING,
+    DV_FN_READY,
+    DV_FN_FAILED
+}; /* "asleep" "starting" "ready" "failed" */
 struct dv_fn_status {
     enum dv_fn_phase phase;
-    const char *message;       /* why it is so, for a person; never NULL */
+    const char *message; /* why it is so, for a person; never NULL */
     int64_t wanted, ready, starting, failed;
-    const char *scale_reason;  /* of the last decision */
+    const char *scale_reason; /* of the last decision */
     struct dv_load load;
 };
-int dv_control_fn_status(struct dv_control *c, uint64_t uid, struct dv_fn_status *out); /* DV_OK or DV_NOT_FOUND */
+int dv_control_fn_status(struct dv_control *c, uint64_t uid,
+                         struct dv_fn_status *out); /* DV_OK or DV_NOT_FOUND */
 
 /* ---- what happened and why ---- */
 struct dv_fn_event {
     int64_t wall_ms;
-    const char *kind;    /* "created" "updated" "scaled" "placed" "started" "ready" "failed" "stopped" "unplaceable" ... */
+    const char *kind; /* "created" "updated" "scaled" "placed" "started" "ready" "failed" "stopped"
+                         "unplaceable" ... */
     const char *message;
     uint64_t replica, node; /* 0 when it concerns none */
-    uint32_t count;      /* the same thing in a row is counted, not repeated */
+    uint32_t count;         /* the same thing in a row is counted, not repeated */
 };
 /* The last 100 of a function, oldest first. */
-void dv_control_events_each(struct dv_control *c, uint64_t fn_uid, int (*each)(void *ctx, const struct dv_fn_event *e), void *ctx);
+void dv_control_events_each(struct dv_control *c, uint64_t fn_uid,
+                            int (*each)(void *ctx, const struct dv_fn_event *e), void *ctx);
 
 /* ---- replicas and nodes ---- */
 struct dv_replica_view {
@@ -89,14 +102,22 @@ struct dv_replica_view {
     enum dv_replica_state state;
     uint64_t node;
     const char *node_name;
-    const char *why;            /* why it is where it is */
-    uint64_t in_flight;         /* as the gateway counts */
-    int64_t since_ms;           /* wall time of the last change of state */
+    const char *why;    /* why it is where it is */
+    uint64_t in_flight; /* as the gateway counts */
+    int64_t since_ms;   /* wall time of the last change of state */
 };
 /* fn_uid 0: all. */
-void dv_control_replicas_each(struct dv_control *c, uint64_t fn_uid, int (*each)(void *ctx, const struct dv_replica_view *r), void *ctx);
+void dv_control_replicas_each(struct dv_control *c, uint64_t fn_uid,
+                              int (*each)(void *ctx, const struct dv_replica_view *r), void *ctx);
 
-enum dv_node_state { DV_NODE_JOINING, DV_NODE_READY, DV_NODE_NOT_READY, DV_NODE_CORDONED, DV_NODE_DRAINING, DV_NODE_LOST };
+enum dv_node_state {
+    DV_NODE_JOINING,
+    DV_NODE_READY,
+    DV_NODE_NOT_READY,
+    DV_NODE_CORDONED,
+    DV_NODE_DRAINING,
+    DV_NODE_LOST
+};
 const char *dv_node_state_name(enum dv_node_state s);
 struct dv_node_status {
     const struct dv_node_record *record;
@@ -106,21 +127,28 @@ struct dv_node_status {
     int64_t n_replicas, promised_mcpu, promised_bytes;
     int64_t last_seen_ms; /* wall */
 };
-void dv_control_nodes_each(struct dv_control *c, int (*each)(void *ctx, const struct dv_node_status *n), void *ctx);
-int dv_control_node_find(struct dv_control *c, struct dv_sv name_or_id, struct dv_node_status *out); /* DV_OK, DV_NOT_FOUND */
-/* An agent joins (its token has been checked by the caller).  The reply is given to done through *out_reply, valid in it. */
+void dv_control_nodes_each(struct dv_control *c, int (*each)(void *ctx, const struct dv_node_status *n),
+                           void *ctx);
+int dv_control_node_find(struct dv_control *c, struct dv_sv name_or_id,
+                         struct dv_node_status *out); /* DV_OK, DV_NOT_FOUND */
+/* An agent joins (its token has been checked by the caller).  The reply is given to done through *out_reply,
+ * valid in it. */
 int dv_control_node_join(struct dv_control *c, const struct dv_join *join,
-                         void (*done)(void *ctx, int code, const struct dv_err *err, const struct dv_join_reply *reply),
+                         void (*done)(void *ctx, int code, const struct dv_err *err,
+                                      const struct dv_join_reply *reply),
                          void *ctx, struct dv_err *err);
 enum dv_node_op { DV_NODE_CORDON, DV_NODE_UNCORDON, DV_NODE_DRAIN, DV_NODE_REMOVE };
-int dv_control_node_op(struct dv_control *c, struct dv_sv name_or_id, enum dv_node_op op, dv_control_done *done, void *ctx,
-                       struct dv_err *err);
+int dv_control_node_op(struct dv_control *c, struct dv_sv name_or_id, enum dv_node_op op,
+                       dv_control_done *done, void *ctx, struct dv_err *err);
 
 /* ---- namespaces and secrets ---- */
-/* "default" always exists.  create: DV_EXISTS; delete: DV_NOT_FOUND, DV_CONFLICT while it holds functions or secrets. */
-int dv_control_ns_put(struct dv_control *c, struct dv_sv name, const struct dv_kvs *labels, const struct dv_kvs *annotations,
-                      bool create, dv_control_done *done, void *ctx, struct dv_err *err);
-int dv_control_ns_delete(struct dv_control *c, struct dv_sv name, dv_control_done *done, void *ctx, struct dv_err *err);
+/* "default" always exists.  create: DV_EXISTS; delete: DV_NOT_FOUND, DV_CONFLICT while it holds functions or
+ * secrets. */
+int dv_control_ns_put(struct dv_control *c, struct dv_sv name, const struct dv_kvs *labels,
+                      const struct dv_kvs *annotations, bool create, dv_control_done *done, void *ctx,
+                      struct dv_err *err);
+int dv_control_ns_delete(struct dv_control *c, struct dv_sv name, dv_control_done *done, void *ctx,
+                         struct dv_err *err);
 struct dv_ns_view {
     const char *name;
     const struct dv_kvs *labels, *annotations;
@@ -129,17 +157,20 @@ struct dv_ns_view {
 void dv_control_ns_each(struct dv_control *c, int (*each)(void *ctx, const struct dv_ns_view *ns), void *ctx);
 bool dv_control_ns_exists(struct dv_control *c, struct dv_sv name);
 
-/* mode CREATE: DV_EXISTS; REPLACE: DV_NOT_FOUND.  A value is at most 1 MiB.  Deleting a mounted secret is allowed. */
-int dv_control_secret_put(struct dv_control *c, struct dv_sv ns, struct dv_sv name, struct dv_sv value, enum dv_put_mode mode,
-                          dv_control_done *done, void *ctx, struct dv_err *err);
-int dv_control_secret_delete(struct dv_control *c, struct dv_sv ns, struct dv_sv name, dv_control_done *done, void *ctx,
-                             struct dv_err *err);
+/* mode CREATE: DV_EXISTS; REPLACE: DV_NOT_FOUND.  A value is at most 1 MiB.  Deleting a mounted secret is
+ * allowed. */
+int dv_control_secret_put(struct dv_control *c, struct dv_sv ns, struct dv_sv name, struct dv_sv value,
+                          enum dv_put_mode mode, dv_control_done *done, void *ctx, struct dv_err *err);
+int dv_control_secret_delete(struct dv_control *c, struct dv_sv ns, struct dv_sv name, dv_control_done *done,
+                             void *ctx, struct dv_err *err);
 void dv_control_secrets_each(struct dv_control *c, struct dv_sv ns,
-                             int (*each)(void *ctx, const char *ns, const char *name, int64_t updated_ms), void *ctx);
+                             int (*each)(void *ctx, const char *ns, const char *name, int64_t updated_ms),
+                             void *ctx);
 /* Registry credentials, sealed like secrets, used for pulls by registry host. value NULL deletes. */
-int dv_control_registry_put(struct dv_control *c, const struct dv_registry_auth *auth, dv_control_done *done, void *ctx,
-                            struct dv_err *err);
-void dv_control_registries_each(struct dv_control *c, int (*each)(void *ctx, const char *server, const char *username), void *ctx);
+int dv_control_registry_put(struct dv_control *c, const struct dv_registry_auth *auth, dv_control_done *done,
+                            void *ctx, struct dv_err *err);
+void dv_control_registries_each(struct dv_control *c,
+                                int (*each)(void *ctx, const char *server, const char *username), void *ctx);
 
 /* ---- logs ---- */
 struct dv_logs_request {
@@ -147,11 +178,13 @@ struct dv_logs_request {
     int64_t tail, since_ms;   /* -1: all; 0: from the start */
     bool follow;
     void (*line)(void *ctx, uint64_t node, const struct dv_log_line *line);
-    void (*end)(void *ctx);   /* exactly once, unless closed first; nodes that do not answer in 5 s are given up */
+    void (*end)(
+        void *ctx); /* exactly once, unless closed first; nodes that do not answer in 5 s are given up */
     void *ctx;
 };
 struct dv_logs;
-int dv_control_logs_open(struct dv_control *c, const struct dv_logs_request *req, struct dv_logs **out, struct dv_err *err);
+int dv_control_logs_open(struct dv_control *c, const struct dv_logs_request *req, struct dv_logs **out,
+                         struct dv_err *err);
 void dv_control_logs_close(struct dv_logs *l); /* no end follows */
 
 /* Ready: store loaded and at least one node ready.  message says what is missing. */
