@@ -657,7 +657,7 @@ static void world_free(struct dv_http_req *r)
     dv_arena_deinit(&r->arena);
 }
 
-static const char *world_answer_header(const struct dv_http_req *r, const char *name)
+__attribute__((unused)) static const char *world_answer_header(const struct dv_http_req *r, const char *name)
 {
     for (size_t i = 0; i < r->n_out_headers; i++)
         if (strcmp(r->out_headers[i][0], name) == 0)
