@@ -8,12 +8,13 @@
 #include "proto/rt/clock.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { RING_BYTES = 256 * 1024, TEXT_MAX = 256, NAP_NS = 50000000, BATCH_BYTES = 64 * 1024 };
+enum { RING_BYTES = 256 * 1024, TEXT_MAX = 256, NAP_MS = 50, BATCH_BYTES = 64 * 1024 };
 
 struct record {
     uint32_t size; /* of header and texts, rounded up to 8 */
@@ -166,14 +167,22 @@ static bool drain(struct dv_accesslog *a, struct dv_buf *b)
     return any;
 }
 
+static void forget_wake(struct dv_accesslog *a)
+{
+    uint64_t n;
+    ssize_t rc = read(a->wake_fd, &n, sizeof(n));
+    (void)rc; /* only the waking matters */
+}
+
 static void *thread_main(void *arg)
 {
     struct dv_accesslog *a = arg;
     struct dv_buf b = DV_BUF_INIT;
     while (!atomic_load(&a->is_stopping)) {
         if (drain(a, &b)) {
-            struct timespec nap = {.tv_nsec = NAP_NS};
-            (void)nanosleep(&nap, NULL); /* gather: not one line a wake-up */
+            struct pollfd nap = {.fd = a->wake_fd, .events = POLLIN};
+            if (poll(&nap, 1, NAP_MS) > 0) /* gather: not one line a wake-up; only a stop cuts it short */
+                forget_wake(a);
             continue;
         }
         atomic_store(&a->is_asleep, true);
@@ -181,9 +190,7 @@ static void *thread_main(void *arg)
             atomic_store(&a->is_asleep, false);
             continue;
         }
-        uint64_t n;
-        ssize_t rc = read(a->wake_fd, &n, sizeof(n));
-        (void)rc; /* only the waking matters */
+        forget_wake(a); /* sleeps here */
     }
     (void)drain(a, &b);
     dv_buf_deinit(&b);

@@ -672,29 +672,36 @@ static size_t feed_length(struct dv_gw_req *r, const char *p, size_t n)
     return k;
 }
 
+static void bad_chunk(struct dv_gw_req *r, const struct dv_err *err)
+{
+    r->conn->keep_alive = false;
+    if (r->state == GW_REQ_DONE || r->state == GW_REQ_ANSWERING)
+        abort_connection(r);
+    else
+        answer_simple(r, 400, "bad_chunk", "gateway", dv_err_msg(err, DV_INVALID));
+}
+
 static size_t feed_chunked(struct dv_gw_req *r, const char *p, size_t n)
 {
     uint64_t serial = r->serial;
     size_t used = 0;
-    while (used < n && r->serial == serial && dv_gw_request_wants(r)) {
+    bool at_end = false; /* trailers were the last that came: DONE is told without further bytes */
+    while ((used < n || at_end) && r->serial == serial && dv_gw_request_wants(r)) {
         enum dv_h1_chunk_event ev;
         struct dv_sv out = {0};
         struct dv_err err = DV_ERR_INIT;
         size_t k = 0;
         if (dv_h1_chunked_next(&r->chunked, p + used, n - used, &ev, &out, &k, &err)) {
-            r->conn->keep_alive = false;
-            if (r->state == GW_REQ_DONE || r->state == GW_REQ_ANSWERING)
-                abort_connection(r);
-            else
-                answer_simple(r, 400, "bad_chunk", "gateway", dv_err_msg(&err, DV_INVALID));
+            bad_chunk(r, &err);
             return n;
         }
         used += k;
         if (ev == DV_H1_CHUNK_MORE && !k)
             break;
+        at_end = ev == DV_H1_CHUNK_TRAILERS;
         if (ev == DV_H1_CHUNK_DATA)
             body_bytes(r, out);
-        else if (ev == DV_H1_CHUNK_TRAILERS && dv_buf_add_sv(&r->trailers, out))
+        else if (at_end && dv_buf_add_sv(&r->trailers, out))
             no_memory(r);
         else if (ev == DV_H1_CHUNK_DONE) {
             r->body_done = true;
