@@ -316,18 +316,18 @@ static void put_env(struct dv_jw *w, const struct dv_kvs *env)
     dv_jw_close(w, '}');
 }
 
-/* "1G" went in as 10^9 bytes and comes out as "1G". */
+/* Decimal or binary units, whichever is shorter: "2G" comes out as "2G" and not as "1953125Ki". */
 static void format_memory(int64_t bytes, char out[32])
 {
     static const char *const suffix[] = {"", "k", "M", "G", "T"};
+    char decimal[32];
     size_t i = 0;
-    if (bytes % 1024 == 0 || bytes % 1000 != 0) {
-        dv_format_bytes(bytes, out);
-        return;
-    }
-    for (; bytes % 1000 == 0 && i + 1 < DV_COUNT(suffix); i++)
+    dv_format_bytes(bytes, out);
+    for (; bytes && bytes % 1000 == 0 && i + 1 < DV_COUNT(suffix); i++)
         bytes /= 1000;
-    (void)snprintf(out, 32, "%" PRId64 "%s", bytes, suffix[i]);
+    (void)snprintf(decimal, sizeof(decimal), "%" PRId64 "%s", bytes, suffix[i]);
+    if (strlen(decimal) < strlen(out))
+        memcpy(out, decimal, sizeof(decimal));
 }
 
 static void put_resources(struct dv_jw *w, const char *name, int64_t memory_bytes, int64_t cpu_mcpu)

@@ -16,7 +16,6 @@
  * Half of in_flight_max is open to whoever comes first; the other half is shared evenly between the queues
  * that have work, so that functions that hang cannot take all of it. */
 #include "orchestrator/events/async_internal.h"
-#include "orchestrator/gateway/gateway.h"
 #include "proto/base/alloc.h"
 #include "proto/rt/log.h"
 
@@ -28,7 +27,8 @@ enum {
     CALLBACKS_MAX = 16, /* in flight per function */
     CLAIMS_MAX = 32,    /* claim jobs under way: bounds what held_bytes_max may be overrun by */
     BACKLOG_MAX = 100000,
-    ANSWERS_FACTOR = 4,    /* answers kept for callbacks may take the memory to this much of held_bytes_max */
+    ANSWERS_FACTOR = 4, /* answers kept for callbacks may take the memory to this much of held_bytes_max */
+    SWEEP_MS = 30000,
     LOOK_AGAIN_MS = 60000, /* longest sleep of a queue's timer: wall time may jump */
 };
 static const size_t held_bytes_default = (size_t)64 * 1024 * 1024;
@@ -245,8 +245,7 @@ static void drop_done(struct dv_store_job *job)
     dv_free(d);
 }
 
-/* The function is gone.  What is under way may end; nothing more is claimed. */
-static void queue_drop(struct dv_async_queue *q)
+void dv_async_queue_drop(struct dv_async_queue *q)
 {
     struct drop_job *d = dv_zalloc(sizeof(*d));
     if (!d) {
@@ -266,7 +265,28 @@ void dv_async_fn_removed(struct dv_async *a, uint64_t fn_uid)
 {
     struct dv_async_queue *q = dv_async_queue_get(a, false, fn_uid, false);
     if (q && !q->is_gone)
-        queue_drop(q);
+        dv_async_queue_drop(q);
+}
+
+/* Functions that went without a word: their queues are dropped, and no series stays behind. */
+static void on_sweep(struct dv_timer *t)
+{
+    struct dv_async *a = DV_CONTAINER_OF(t, struct dv_async, sweep);
+    struct dv_async_queue *q;
+    struct dv_async_fn fn;
+    size_t i = 0;
+    while ((q = dv_map_next(&a->queues, &i))) {
+        if (q->is_gone || a->cfg.find(a->cfg.find_ctx, q->fn_uid, &fn) == DV_OK)
+            continue;
+        if (!q->is_callback) {
+            dv_async_queue_drop(q);
+        } else if (!q->n_items && !q->n_jobs && !q->n_in_flight) {
+            queue_free(q); /* shifts what follows */
+            i = 0;
+        }
+    }
+    /* Without memory for the timer a deleted function is found when its work is due. */
+    (void)dv_timer_set(a->cfg.loop, &a->sweep, dv_loop_now(a->cfg.loop) + a->cfg.sweep_ms * DV_MS);
 }
 
 /* ---- claiming ---- */
@@ -286,7 +306,7 @@ static bool claim_from(struct dv_async_queue *q)
     if (rc == DV_OK)
         learn_name(q, &fn);
     if (rc && !q->is_callback) { /* callbacks outlive their function */
-        queue_drop(q);
+        dv_async_queue_drop(q);
         return false;
     }
     uint64_t n_busy = q->n_in_flight + q->n_claims;
@@ -315,134 +335,6 @@ static void on_pump(struct dv_defer *d)
         if (claim_from(q))
             dv_async_queue_kick(q);
     }
-}
-
-/* ---- accepting ---- */
-
-struct accept_job {
-    struct dv_store_job job;
-    struct dv_async *a;
-    struct dv_async_queue *q;
-    char queue[DV_ASYNC_QUEUE_NAME];
-    struct dv_async_accept *accept;
-    struct dv_buf payload;
-    int64_t now_ms;
-};
-
-static int accept_run(struct dv_store_job *job, struct dv_store *store, struct dv_err *err)
-{
-    struct accept_job *j = DV_CONTAINER_OF(job, struct accept_job, job);
-    return store->ops->work_append(store, dv_sv_c(j->queue), dv_buf_sv(&j->payload), 0, j->now_ms, NULL, err);
-}
-
-static void accept_free(struct accept_job *j)
-{
-    dv_buf_deinit(&j->payload);
-    dv_free(j);
-}
-
-static void answer(struct dv_async *a, struct dv_async_accept *accept, int code, const struct dv_err *err)
-{
-    a->cfg.answer(a->cfg.answer_ctx, accept, code, err);
-}
-
-static void accept_done(struct dv_store_job *job)
-{
-    struct accept_job *j = DV_CONTAINER_OF(job, struct accept_job, job);
-    struct dv_async *a = j->a;
-    struct dv_async_queue *q = j->q;
-    struct dv_err err = job->err;
-    int code = job->code;
-    if (!code && q->is_gone)
-        code = dv_err_set(&err, DV_NOT_FOUND, "the function was deleted");
-    a->accepting_bytes -= dv_buf_len(&j->payload);
-    answer(a, j->accept, code, &err);
-    bool is_stored = !job->code;
-    accept_free(j);
-    q->n_items += is_stored;
-    q->counts.accepted += !code;
-    if (is_stored && q->next_due_ms > wall_ms(a))
-        q->next_due_ms = wall_ms(a);
-    if (!dv_async_job_end(a, q))
-        return;
-    if (is_stored && q->is_gone)
-        queue_drop(q); /* it came behind the drop */
-    else
-        dv_async_queue_kick(q);
-}
-
-static bool callback_valid(const char *url)
-{
-    struct dv_sv s = dv_sv_c(url);
-    return dv_sv_starts(s, DV_SV("http://")) || dv_sv_starts(s, DV_SV("https://"));
-}
-
-/* Everything that can be refused at once. */
-static int accept_check(struct dv_async *a, const struct dv_async_accept *in, struct dv_err *err)
-{
-    struct dv_async_fn fn;
-    const struct dv_async_queue *q = dv_async_queue_get(a, false, in->fn_uid, false);
-    if (a->is_closing)
-        return dv_err_set(err, DV_CLOSED, "stopping");
-    if (a->cfg.find(a->cfg.find_ctx, in->fn_uid, &fn) || (q && q->is_gone))
-        return dv_err_set(err, DV_NOT_FOUND, "no such function");
-    if (in->callback_url && !callback_valid(in->callback_url))
-        return dv_err_field(err, DV_INVALID, "X-Callback-Url", "not an http:// or https:// URL");
-    if (q && q->n_items + q->n_jobs >= a->cfg.backlog_max)
-        return dv_err_set(err, DV_QUOTA, "%llu asynchronous requests of this function wait already",
-                          (unsigned long long)q->n_items);
-    if (a->accepting_bytes + in->body_bytes > a->cfg.held_bytes_max)
-        return dv_err_set(err, DV_NO_CAPACITY, "too many asynchronous requests at once");
-    return DV_OK;
-}
-
-static int accept_encode(const struct dv_async_accept *in, struct dv_buf *out, struct dv_err *err)
-{
-    struct dv_async_record r = {.fn = dv_sv_c(in->fn),
-                                .method = dv_sv_c(in->method),
-                                .target = dv_sv_c(in->target),
-                                .fields = dv_sv_c(in->fields),
-                                .body = dv_sv(in->body, in->body ? in->body_bytes : 0),
-                                .call_id = dv_sv_c(in->call_id),
-                                .callback_url = dv_sv_c(in->callback_url)};
-    dv_buf_init(out, DV_STORE_VALUE_MAX);
-    int rc = dv_async_record_encode(&r, out, err);
-    if (rc == DV_TOO_LARGE)
-        return dv_err_set(err, rc, "an asynchronous request may have %d bytes", DV_STORE_VALUE_MAX);
-    return rc;
-}
-
-void dv_async_accept(void *async, struct dv_async_accept *in)
-{
-    struct dv_async *a = async;
-    struct dv_err err = DV_ERR_INIT;
-    int rc = accept_check(a, in, &err);
-    struct accept_job *j = rc ? NULL : dv_zalloc(sizeof(*j));
-    if (!rc && !j)
-        rc = dv_err_set(&err, DV_E_NOMEM, "asynchronous request");
-    if (!rc)
-        rc = accept_encode(in, &j->payload, &err);
-    struct dv_async_queue *q = rc ? NULL : dv_async_queue_get(a, false, in->fn_uid, true);
-    if (!rc && !q)
-        rc = dv_err_set(&err, DV_E_NOMEM, "asynchronous request");
-    if (rc) {
-        q = dv_async_queue_get(a, false, in->fn_uid, false);
-        if (q)
-            q->counts.refused++;
-        if (j)
-            accept_free(j);
-        answer(a, in, rc, &err);
-        return;
-    }
-    if (!q->fn)
-        q->fn = dv_strdup(in->fn); /* NULL: the uid stands in for it */
-    j->a = a;
-    j->q = q;
-    j->accept = in;
-    j->now_ms = wall_ms(a);
-    memcpy(j->queue, q->name, sizeof(j->queue));
-    a->accepting_bytes += dv_buf_len(&j->payload);
-    dv_async_job_start(q, &j->job, accept_run, accept_done);
 }
 
 uint64_t dv_async_backlog(const struct dv_async *a, uint64_t fn_uid)
@@ -523,6 +415,8 @@ static void load_done(struct dv_store_job *job)
         for (size_t i = 0; (q = dv_map_next(&a->queues, &i));)
             if (!q->is_gone)
                 dv_async_queue_kick(q);
+        (void)dv_timer_set(a->cfg.loop, &a->sweep,
+                           dv_loop_now(a->cfg.loop) + a->cfg.sweep_ms * DV_MS); /* as in on_sweep */
     }
     dv_arena_deinit(&j->arena);
     dv_free(j);
@@ -536,6 +430,7 @@ static void take_cfg(struct dv_async *a, const struct dv_async_cfg *cfg)
     c->in_flight_max = c->in_flight_max ? c->in_flight_max : IN_FLIGHT_MAX;
     c->held_bytes_max = c->held_bytes_max ? c->held_bytes_max : held_bytes_default;
     c->backlog_max = c->backlog_max ? c->backlog_max : BACKLOG_MAX;
+    c->sweep_ms = c->sweep_ms ? c->sweep_ms : SWEEP_MS;
     c->internal_path = a->internal_path;
 }
 
@@ -560,6 +455,8 @@ int dv_async_new(const struct dv_async_cfg *cfg, struct dv_async **out, struct d
     dv_list_init(&a->ready);
     dv_list_init(&a->throttled);
     dv_list_init(&a->running);
+    dv_list_init(&a->accepting);
+    a->sweep.fn = on_sweep;
     a->pump.fn = on_pump;
     a->n_jobs = 1;
     j->a = a;
@@ -575,6 +472,8 @@ void dv_async_free(struct dv_async *a)
         return;
     a->is_closing = true;
     dv_defer_cancel(&a->pump);
+    dv_timer_cancel(a->cfg.loop, &a->sweep);
+    dv_async_accepts_let_go(a);
     dv_async_items_cut_off(a);
     dv_httpc_free(a->http);
     a->http = NULL;

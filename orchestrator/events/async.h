@@ -44,6 +44,7 @@ struct dv_async_cfg {
     size_t per_function_max; /* calls in flight of one function; default 64 */
     size_t in_flight_max;    /* calls in flight of all; default 512 */
     size_t held_bytes_max;   /* payloads in memory, waiting to be committed or under way; default 64 MiB */
+    uint64_t sweep_ms;       /* how often deleted functions are looked for; default 30000 */
     uint64_t backlog_max;    /* items that one function may have in the store; default 100000 */
 };
 
@@ -64,9 +65,10 @@ void dv_async_fn_removed(struct dv_async *a, uint64_t fn_uid);
 uint64_t dv_async_backlog(const struct dv_async *a, uint64_t fn_uid);
 /* Prometheus text: davit_async_* and the names of OpenFaaS' queue worker. */
 void dv_async_metrics(const struct dv_async *a, struct dv_buf *out);
-/* Calls under way are cut off and delivered again after the next start.  Jobs still in the store's thread
- * come back to the mailbox and free the rest there, so: dv_async_free, dv_storer_stop, dv_mailbox_free; and
- * what answer needs lives until then.  NULL accepted. */
+/* Calls under way are cut off and delivered again after the next start; clients still waiting for their 202
+ * are answered with DV_CLOSED (their request may yet become durable).  find and answer are not called any
+ * more.  Jobs at the store's thread come back to the mailbox and free the rest there: dv_async_free,
+ * dv_storer_stop, dv_mailbox_free.  NULL accepted. */
 void dv_async_free(struct dv_async *a);
 
 #endif

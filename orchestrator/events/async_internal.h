@@ -1,4 +1,5 @@
-/* Insides shared by async.c (queues, accepting, claiming), async_item.c (one item's way) and async_metrics.c.
+/* Insides shared by async.c (queues, claiming, start), async_accept.c, async_item.c (one item's way) and
+ * async_metrics.c.
  */
 #ifndef DV_ASYNC_INTERNAL_H
 #define DV_ASYNC_INTERNAL_H
@@ -26,6 +27,8 @@ struct dv_async {
     struct dv_list
         throttled;          /* queues that have due work but no share; ready again when any item is settled */
     struct dv_list running; /* items whose call is under way */
+    struct dv_list accepting; /* requests whose client waits for the store */
+    struct dv_timer sweep;    /* looks for deleted functions */
     struct dv_defer pump;
     size_t n_in_flight, n_claims; /* sums over the queues */
     size_t n_jobs;                /* with the store's thread */
@@ -94,6 +97,14 @@ void dv_async_job_start(struct dv_async_queue *q, struct dv_store_job *job,
                         void (*done)(struct dv_store_job *job));
 /* False: the owner has gone; a (and the queues) may be freed now, so free the job's own memory and return. */
 bool dv_async_job_end(struct dv_async *a, struct dv_async_queue *q);
+
+/* The function is gone.  What is under way may end; nothing more is claimed. */
+void dv_async_queue_drop(struct dv_async_queue *q);
+
+/* ---- async_accept.c ---- */
+/* Nobody is there to wait any longer: answer with DV_CLOSED.  What becomes durable all the same is delivered.
+ */
+void dv_async_accepts_let_go(struct dv_async *a);
 
 /* ---- async_item.c ---- */
 /* Claim the queue's next item and work it off.  DV_E_NOMEM: nothing was started. */

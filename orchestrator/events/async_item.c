@@ -20,7 +20,7 @@ enum {
     FAILURE_BODY_MAX = 1024 * 1024, /* of answers other than 2xx */
 };
 static const size_t answer_max =
-    DV_STORE_VALUE_MAX - 128 * 1024; /* room for the header in the callback's record */
+    DV_STORE_PAYLOAD_MAX - 128 * 1024; /* room for the header in the callback's record */
 
 static void item_free(struct dv_async_item *it)
 {
@@ -238,7 +238,7 @@ static int prepare_callback(struct dv_async_item *it, const struct dv_httpc_resu
                                 .status = dv_sv_c(code),
                                 .duration = said.n && said.n < 32 ? said : dv_sv_c(duration),
                                 .attempts = dv_sv_c(attempts)};
-    dv_buf_init(&it->callback, DV_STORE_VALUE_MAX);
+    dv_buf_init(&it->callback, DV_STORE_PAYLOAD_MAX);
     dv_async_queue_name(it->callback_queue, true, it->q->fn_uid);
     if (!rc)
         rc = dv_async_record_encode(&r, &it->callback, NULL);

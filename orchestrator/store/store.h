@@ -3,8 +3,8 @@
  * A backend is used by one thread at a time (the store thread, see storer.h); calls may block.
  *
  * Revisions: one counter for the whole space, starting at 1; every commit that changes something takes the next.
- * Keys are 1 to DV_STORE_KEY_MAX bytes of any kind (DV_INVALID otherwise), values and payloads at most
- * DV_STORE_VALUE_MAX (DV_TOO_LARGE).  Outputs are untouched on anything but DV_OK.  A failure of the backend is
+ * Keys are 1 to DV_STORE_KEY_MAX bytes of any kind (DV_INVALID otherwise), values at most
+ * DV_STORE_VALUE_MAX, payloads DV_STORE_PAYLOAD_MAX (DV_TOO_LARGE).  Outputs are untouched on anything but DV_OK.  A failure of the backend is
  * DV_E_STORE with its own words; DV_E_NOMEM where memory ran out. */
 #ifndef DV_STORE_H
 #define DV_STORE_H
@@ -15,7 +15,12 @@
 #include "proto/base/err.h"
 #include "proto/base/str.h"
 
-enum { DV_STORE_KEY_MAX = 512, DV_STORE_VALUE_MAX = 4 * 1024 * 1024, DV_STORE_SCHEMA = 1 };
+enum {
+    DV_STORE_KEY_MAX = 512,
+    DV_STORE_VALUE_MAX = 4 * 1024 * 1024,
+    DV_STORE_PAYLOAD_MAX = 8 * 1024 * 1024 + 256 * 1024, /* of work: a body of 8 MiB and its header */
+    DV_STORE_SCHEMA = 1
+};
 
 struct dv_store;
 

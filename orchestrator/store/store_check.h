@@ -12,19 +12,19 @@ static inline int dv_store_check_key(struct dv_sv key, struct dv_err *err)
     return DV_OK;
 }
 
-/* DV_OK; DV_TOO_LARGE. */
-static inline int dv_store_check_value(struct dv_sv value, struct dv_err *err)
+/* max: DV_STORE_VALUE_MAX or DV_STORE_PAYLOAD_MAX.  DV_OK; DV_TOO_LARGE. */
+static inline int dv_store_check_size(struct dv_sv bytes, size_t max, struct dv_err *err)
 {
-    if (value.n > DV_STORE_VALUE_MAX)
-        return dv_err_set(err, DV_TOO_LARGE, "%zu bytes are more than the store takes in one piece (%d)",
-                          value.n, DV_STORE_VALUE_MAX);
+    if (bytes.n > max)
+        return dv_err_set(err, DV_TOO_LARGE, "%zu bytes are more than the store takes in one piece (%zu)",
+                          bytes.n, max);
     return DV_OK;
 }
 
 static inline int dv_store_check_write(const struct dv_store_write *w, struct dv_err *err)
 {
     int rc = dv_store_check_key(w->key, err);
-    return rc || w->is_delete ? rc : dv_store_check_value(w->value, err);
+    return rc || w->is_delete ? rc : dv_store_check_size(w->value, DV_STORE_VALUE_MAX, err);
 }
 
 /* current: revision of the key now, 0 when absent.  DV_OK; DV_CONFLICT naming the key. */

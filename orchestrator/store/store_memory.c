@@ -317,7 +317,7 @@ static int memory_work_append(struct dv_store *s, struct dv_sv queue, struct dv_
     struct memory_store *m = self(s);
     int rc = dv_store_check_key(queue, err);
     if (!rc)
-        rc = dv_store_check_value(payload, err);
+        rc = dv_store_check_size(payload, DV_STORE_PAYLOAD_MAX, err);
     if (rc)
         return rc;
     struct change *c = note(m);

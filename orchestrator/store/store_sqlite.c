@@ -310,7 +310,7 @@ static int sqlite_work_append(struct dv_store *s, struct dv_sv queue, struct dv_
     struct sqlite_store *q = self(s);
     int rc = dv_store_check_key(queue, err);
     if (!rc)
-        rc = dv_store_check_value(payload, err);
+        rc = dv_store_check_size(payload, DV_STORE_PAYLOAD_MAX, err);
     sqlite3_stmt *st = rc ? NULL : use(q, ST_APPEND, &rc, err);
     if (!st)
         return rc;

@@ -306,12 +306,13 @@ static void keys_and_values_may_hold_any_byte(void **state)
 static void keys_and_values_past_their_bounds_are_refused(void **state)
 {
     struct place *p = *state;
-    static char big[DV_STORE_VALUE_MAX + 1];
+    static char big[DV_STORE_PAYLOAD_MAX + 1];
     struct dv_store_write w = {.key = DV_SV(""), .value = DV_SV("v"), .if_revision = DV_REV_ANY};
     assert_int_equal(ops(p)->commit(p->s, &w, 1, NULL, NULL), DV_INVALID);
     w.key = dv_sv(big, DV_STORE_KEY_MAX + 1);
     assert_int_equal(ops(p)->commit(p->s, &w, 1, NULL, NULL), DV_INVALID);
-    w = (struct dv_store_write){.key = dv_sv(big, DV_STORE_KEY_MAX), .value = dv_sv(big, sizeof(big))};
+    w = (struct dv_store_write){.key = dv_sv(big, DV_STORE_KEY_MAX),
+                                .value = dv_sv(big, DV_STORE_VALUE_MAX + 1)};
     w.if_revision = DV_REV_ANY;
     assert_int_equal(ops(p)->commit(p->s, &w, 1, NULL, NULL), DV_TOO_LARGE);
     w.value.n--;

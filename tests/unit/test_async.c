@@ -120,7 +120,7 @@ static void unpark(struct receiver *r, int status)
 static void start_gateway(void)
 {
     struct dv_httpd_cfg cfg = {
-        .unix_path = rig.sock, .body_max = 8 << 20, .on_request = on_request, .ctx = &rig.gateway};
+        .unix_path = rig.sock, .body_max = 9 << 20, .on_request = on_request, .ctx = &rig.gateway};
     assert_int_equal(dv_httpd_start(rig.loop, &cfg, &rig.gateway.d, NULL), DV_OK);
 }
 
@@ -209,7 +209,7 @@ static int set_up(void **state, bool is_sqlite)
     assert_int_equal(dv_loop_new(&dv_clock_system, &rig.loop, NULL), DV_OK);
     start_gateway();
     struct dv_httpd_cfg cfg = {
-        .address = "127.0.0.1:0", .body_max = 8 << 20, .on_request = on_request, .ctx = &rig.callback};
+        .address = "127.0.0.1:0", .body_max = 9 << 20, .on_request = on_request, .ctx = &rig.callback};
     assert_int_equal(dv_httpd_start(rig.loop, &cfg, &rig.callback.d, NULL), DV_OK);
     start_async();
     return 0;
@@ -337,10 +337,10 @@ static void an_accepted_request_reaches_the_function_as_it_was_sent(void **state
 static void bodies_of_any_bytes_and_sizes_arrive_whole(void **state)
 {
     (void)state;
-    ask((struct ask){.body_n = 3 * 1024 * 1024});
+    ask((struct ask){.body_n = 8 * 1024 * 1024});
     ask((struct ask){.method = "GET"});
     TURN_UNTIL(rig.gateway.n == 2 && backlog(0) == 0);
-    assert_int_equal(rig.gateway.seen[0].body_n + rig.gateway.seen[1].body_n, 3 * 1024 * 1024);
+    assert_int_equal(rig.gateway.seen[0].body_n + rig.gateway.seen[1].body_n, 8 * 1024 * 1024);
 }
 
 static void a_busy_function_is_tried_again_until_it_takes_the_request(void **state)
@@ -516,6 +516,22 @@ static void a_function_found_gone_loses_its_queue_without_being_told(void **stat
     assert_int_equal(rig.gateway.n, 1);
 }
 
+static void a_deleted_function_leaves_no_series_behind(void **state)
+{
+    (void)state;
+    stop_async();
+    rig.cfg.sweep_ms = 20;
+    start_async();
+    ask((struct ask){.fn = 0, .body = "x", .callback = callback_url()});
+    ask((struct ask){.fn = 1, .body = "x"});
+    TURN_UNTIL(rig.callback.n == 1 && rig.gateway.n == 2 && backlog(0) + backlog(1) == 0);
+    assert_int_equal(metric("davit_async_done_total{function=\"one.default\"} "), 1);
+    rig.fns[0].is_there = false;
+    TURN_UNTIL(metric("davit_async_done_total{function=\"one.default\"} ") == -1 &&
+               metric("davit_async_callbacks_total{function=\"one.default\"} ") == -1);
+    assert_int_equal(metric("davit_async_done_total{function=\"two.default\"} "), 1);
+}
+
 static int refused(struct ask q)
 {
     int n = rig.n_answered;
@@ -529,14 +545,14 @@ static void what_cannot_be_taken_is_refused_at_once(void **state)
     (void)state;
     stop_async();
     rig.cfg.backlog_max = 4;
-    rig.cfg.held_bytes_max = 6 << 20;
+    rig.cfg.held_bytes_max = 10 << 20;
     start_async();
     rig.fns[3].is_there = false;
     assert_int_equal(refused((struct ask){.fn = 3, .body = "x"}), DV_NOT_FOUND);
     assert_int_equal(refused((struct ask){.body = "x", .callback = "file:///etc/passwd"}), DV_INVALID);
     assert_int_equal(refused((struct ask){.body = "x", .callback = "http://x/\r\nEvil: 1"}), DV_INVALID);
-    assert_int_equal(refused((struct ask){.body_n = DV_STORE_VALUE_MAX}), DV_TOO_LARGE);
-    assert_int_equal(refused((struct ask){.body_n = 7 << 20}), DV_NO_CAPACITY);
+    assert_int_equal(refused((struct ask){.body_n = DV_STORE_PAYLOAD_MAX}), DV_TOO_LARGE);
+    assert_int_equal(refused((struct ask){.body_n = 11 << 20}), DV_NO_CAPACITY);
     rig.gateway.parks_all = true;
     for (int i = 0; i < 4; i++)
         ask((struct ask){.body = "x"});
@@ -597,8 +613,14 @@ static void stopping_with_everything_under_way_leaks_and_loses_nothing(void **st
     TURN_UNTIL(rig.gateway.n_parked >= 2);
     for (int i = 0; i < 20; i++)
         ask((struct ask){.fn = i % 2, .body = "x"});
-    stop_async(); /* with jobs at the store's thread, calls in flight, and others not yet started */
+    dv_async_free(
+        rig.async); /* with jobs at the store's thread, calls in flight, and others not yet started */
+    assert_int_equal(rig.n_answered, 40); /* nobody is answered later */
+    rig.async = NULL;
+    stop_async();
     assert_int_equal(rig.n_answered, 40);
+    for (int i = 0; i < 40; i++)
+        assert_true(rig.codes[i] == DV_OK || rig.codes[i] == DV_CLOSED);
     start_async();
 }
 
@@ -686,6 +708,7 @@ int main(void)
         BOTH(functions_that_hang_do_not_hold_up_the_others),
         BOTH(a_deleted_functions_queue_is_dropped_and_no_other),
         BOTH(a_function_found_gone_loses_its_queue_without_being_told),
+        BOTH(a_deleted_function_leaves_no_series_behind),
         BOTH(what_cannot_be_taken_is_refused_at_once),
         BOTH(memory_held_does_not_follow_the_backlog),
         BOTH(a_gateway_that_is_not_there_is_tried_again),
