@@ -587,7 +587,7 @@ static void world_metrics(void *ctx, struct dv_buf *out)
     (void)dv_buf_add_c(out, "davit_up 1\n");
 }
 
-static void world_init(struct world *w)
+__attribute__((unused)) static void world_init(struct world *w)
 {
     *w = (struct world){.time = {.wall_ms = 1700000000000}};
     w->clock = dv_clock_fake(&w->time);
@@ -604,14 +604,14 @@ static void world_init(struct world *w)
         abort();
 }
 
-static void world_deinit(struct world *w)
+__attribute__((unused)) static void world_deinit(struct world *w)
 {
     dv_api_free(w->api);
     dv_arena_deinit(&w->control.arena);
 }
 
 /* What the store does: commit what waits, tell everybody. */
-static void world_commit(struct world *w)
+__attribute__((unused)) static void world_commit(struct world *w)
 {
     struct dv_control *c = &w->control;
     size_t n = c->n_pending;
@@ -630,14 +630,15 @@ static void world_commit(struct world *w)
     }
 }
 
-static void world_header(struct dv_http_req *r, const char *name, const char *value)
+__attribute__((unused)) static void world_header(struct dv_http_req *r, const char *name, const char *value)
 {
     r->headers[r->n_headers][0] = name;
     r->headers[r->n_headers++][1] = value;
 }
 
 /* target: path and query, already decoded. */
-static void world_request(struct dv_http_req *r, const char *method, const char *target, const char *body)
+__attribute__((unused)) static void world_request(struct dv_http_req *r, const char *method,
+                                                  const char *target, const char *body)
 {
     *r = (struct dv_http_req){.method = method, .body = body, .query = ""};
     struct dv_sv path, query, pair, name, value;
@@ -651,7 +652,7 @@ static void world_request(struct dv_http_req *r, const char *method, const char 
     }
 }
 
-static void world_free(struct dv_http_req *r)
+__attribute__((unused)) static void world_free(struct dv_http_req *r)
 {
     dv_buf_deinit(&r->out);
     dv_arena_deinit(&r->arena);
