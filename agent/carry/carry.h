@@ -1,5 +1,6 @@
-/* The path of a request inside the agent: data links from gateways on one side, containers' HTTP/1.1 on the other.
- * N loops.  The agent's state loop tells it which replicas may be reached; all calls here on that thread. */
+/* The path of a request inside the agent: data links from gateways on one side, containers' HTTP/1.1 on the
+ * other. N loops.  The agent's state loop tells it which replicas may be reached; all calls here on that
+ * thread. */
 #ifndef DV_CARRY_H
 #define DV_CARRY_H
 
@@ -28,11 +29,13 @@ void dv_carry_adopt(struct dv_carry *c, struct dv_linkio *io);
 
 struct dv_carry_replica {
     uint64_t id;
-    const char *address;       /* "172.17.0.2:8080" */
+    const char *address; /* "172.17.0.2:8080" */
     uint32_t concurrency;
 };
-int dv_carry_replica_put(struct dv_carry *c, const struct dv_carry_replica *r); /* may take requests from now on */
-void dv_carry_replica_drain(struct dv_carry *c, uint64_t id);  /* refuses new ones; on_drained follows, at once when idle */
+int dv_carry_replica_put(struct dv_carry *c,
+                         const struct dv_carry_replica *r); /* may take requests from now on */
+void dv_carry_replica_drain(struct dv_carry *c,
+                            uint64_t id); /* refuses new ones; on_drained follows, at once when idle */
 /* Gone: requests inside end with `why` (EXITED ...). */
 void dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why);
 /* Now, over the loops; DV_OK or DV_NOT_FOUND. */

@@ -1,0 +1,247 @@
+/* The carry, state loop's side: which replicas exist, and the loops that carry requests to them.
+ *
+ * A replica's in-flight count is shared by all loops (any of them may hold links that ask for it), so it is
+ * an atomic in a small shared object, and taking a slot is one compare-and-swap against its concurrency.
+ * Everything else of a request belongs to one loop.
+ *
+ * Draining: the flag is set first and the count read after it; a stream that ends lowers the count first and
+ * reads the flag after it.  One of the two therefore sees a drained replica, and an exchange makes it one
+ * telling. */
+#include "agent/carry/carry_internal.h"
+#include "proto/base/alloc.h"
+
+static const char *const outcome_names[CARRY_N_OUTCOMES] = {[CARRY_OK] = "ok",
+                                                            [CARRY_CANCEL] = "cancelled",
+                                                            [CARRY_NOT_HERE] = "not_here",
+                                                            [CARRY_REFUSED] = "refused",
+                                                            [CARRY_CONNECT] = "connect_refused",
+                                                            [CARRY_BROKEN] = "broken",
+                                                            [CARRY_BAD_ANSWER] = "bad_answer",
+                                                            [CARRY_TIMEOUT] = "timeout",
+                                                            [CARRY_EXITED] = "exited",
+                                                            [CARRY_SHUTDOWN] = "shutdown"};
+
+/* ---- shared replicas ---- */
+
+void carry_live_ref(struct carry_live *live)
+{
+    atomic_fetch_add(&live->refs, 1);
+}
+
+void carry_live_unref(struct carry_live *live)
+{
+    if (atomic_fetch_sub(&live->refs, 1) == 1)
+        dv_free(live);
+}
+
+static void on_drained(struct dv_msg *m)
+{
+    struct carry_live *live = DV_CONTAINER_OF(m, struct carry_live, drained_msg);
+    struct dv_carry *c = live->carry;
+    if (dv_idmap_find(&c->lives, live->id) == live && c->cfg.on_drained)
+        c->cfg.on_drained(c->cfg.ctx, live->id);
+    carry_live_unref(live);
+}
+
+static void on_trouble(struct dv_msg *m)
+{
+    struct carry_live *live = DV_CONTAINER_OF(m, struct carry_live, trouble_msg);
+    struct dv_carry *c = live->carry;
+    enum dv_link_reset what = (enum dv_link_reset)atomic_load(&live->trouble);
+    atomic_store(&live->is_trouble_pending, false);
+    if (dv_idmap_find(&c->lives, live->id) == live && c->cfg.on_trouble)
+        c->cfg.on_trouble(c->cfg.ctx, live->id, what);
+    carry_live_unref(live);
+}
+
+void carry_tell_drained(struct carry_live *live)
+{
+    if (atomic_exchange(&live->is_drain_told, true))
+        return;
+    carry_live_ref(live);
+    dv_mailbox_post(live->carry->cfg.state, &live->drained_msg);
+}
+
+void carry_tell_trouble(struct carry_live *live, enum dv_link_reset what)
+{
+    atomic_store(&live->trouble, (int)what);
+    if (atomic_exchange(&live->is_trouble_pending, true))
+        return;
+    carry_live_ref(live);
+    dv_mailbox_post(live->carry->cfg.state, &live->trouble_msg);
+}
+
+static int live_new(struct dv_carry *c, const struct dv_carry_replica *r, struct carry_live **out)
+{
+    struct carry_live *live = dv_zalloc(sizeof(*live) + (size_t)c->n_loops * sizeof(live->news[0]));
+    if (!live)
+        return DV_E_NOMEM;
+    int rc = dv_addr_parse(r->address, &live->address, NULL);
+    if (rc) {
+        dv_free(live);
+        return rc;
+    }
+    (void)dv_copy(live->address_text, sizeof(live->address_text), r->address);
+    live->refs = 1;
+    live->carry = c;
+    live->id = r->id;
+    live->concurrency = r->concurrency;
+    live->drained_msg.fn = on_drained;
+    live->trouble_msg.fn = on_trouble;
+    for (int i = 0; i < c->n_loops; i++)
+        live->news[i] = (struct carry_news){
+            .put.fn = carry_loop_put, .remove.fn = carry_loop_remove, .loop = &c->loops[i], .live = live};
+    *out = live;
+    return DV_OK;
+}
+
+/* ---- the interface ---- */
+
+int dv_carry_start(const struct dv_carry_cfg *cfg, struct dv_carry **out, struct dv_err *err)
+{
+    struct dv_carry *c = dv_zalloc(sizeof(*c));
+    if (!c)
+        return dv_err_set(err, DV_E_NOMEM, "carry");
+    c->cfg = *cfg;
+    int n = cfg->n_loops > 0 ? cfg->n_loops : 1;
+    dv_map_init(&c->lives, 0);
+    c->loops = dv_zalloc_n((size_t)n, sizeof(*c->loops));
+    int rc = c->loops ? DV_OK : dv_err_set(err, DV_E_NOMEM, "carry");
+    while (!rc && c->n_loops < n) {
+        rc = carry_loop_init(&c->loops[c->n_loops], c, c->n_loops, err);
+        c->n_loops++; /* deinit copes with one that began to be made */
+    }
+    if (rc) {
+        dv_carry_free(c);
+        return rc;
+    }
+    *out = c;
+    return DV_OK;
+}
+
+void dv_carry_free(struct dv_carry *c)
+{
+    if (!c)
+        return;
+    for (int i = 0; i < c->n_loops; i++)
+        carry_loop_join(&c->loops[i]);
+    for (int i = 0; i < c->n_loops; i++)
+        carry_loop_deinit(&c->loops[i]);
+    size_t i = 0;
+    for (struct carry_live *live; (live = dv_map_next(&c->lives, &i));)
+        carry_live_unref(live);
+    dv_map_deinit(&c->lives);
+    dv_free(c->loops);
+    dv_free(c);
+}
+
+void dv_carry_adopt(struct dv_carry *c, struct dv_linkio *io)
+{
+    carry_loop_adopt(&c->loops[c->next_loop], io);
+    c->next_loop = (c->next_loop + 1) % c->n_loops;
+}
+
+int dv_carry_replica_put(struct dv_carry *c, const struct dv_carry_replica *r)
+{
+    struct carry_live *live = dv_idmap_find(&c->lives, r->id);
+    if (live && !strcmp(live->address_text, r->address) && !atomic_load(&live->is_draining)) {
+        atomic_store(&live->concurrency, r->concurrency);
+        return DV_OK;
+    }
+    struct carry_live *fresh = NULL;
+    int rc = live_new(c, r, &fresh);
+    if (rc)
+        return rc;
+    if (live) /* it moved, or comes back from draining: a new life under the same id */
+        dv_carry_replica_remove(c, r->id, DV_RESET_BROKEN);
+    rc = dv_idmap_put(&c->lives, r->id, fresh);
+    if (rc) {
+        carry_live_unref(fresh);
+        return rc;
+    }
+    for (int i = 0; i < c->n_loops; i++) {
+        carry_live_ref(fresh);
+        dv_mailbox_post(c->loops[i].mailbox, &fresh->news[i].put);
+    }
+    return DV_OK;
+}
+
+void dv_carry_replica_drain(struct dv_carry *c, uint64_t id)
+{
+    struct carry_live *live = dv_idmap_find(&c->lives, id);
+    if (!live)
+        return;
+    atomic_store(&live->is_draining, true);
+    if (atomic_load(&live->in_flight) == 0)
+        carry_tell_drained(live);
+}
+
+void dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why)
+{
+    struct carry_live *live = dv_idmap_remove(&c->lives, id);
+    if (!live)
+        return;
+    live->why_gone = why;
+    for (int i = 0; i < c->n_loops; i++) {
+        carry_live_ref(live);
+        dv_mailbox_post(c->loops[i].mailbox, &live->news[i].remove);
+    }
+    carry_live_unref(live);
+}
+
+int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint64_t *out_served)
+{
+    struct carry_live *live = dv_idmap_find(&c->lives, id);
+    if (!live)
+        return DV_NOT_FOUND;
+    *out_in_flight = atomic_load(&live->in_flight);
+    *out_served = atomic_load(&live->served);
+    return DV_OK;
+}
+
+void dv_carry_goaway(struct dv_carry *c)
+{
+    for (int i = 0; i < c->n_loops;
+         i++) /* without memory the links are closed all the same, only less politely */
+        (void)dv_mailbox_call(c->loops[i].mailbox, carry_loop_goaway, &c->loops[i]);
+}
+
+/* ---- metrics ---- */
+
+static uint64_t sum(const struct dv_carry *c, size_t offset)
+{
+    uint64_t n = 0;
+    for (int i = 0; i < c->n_loops; i++)
+        n += atomic_load_explicit((_Atomic uint64_t *)(void *)((char *)&c->loops[i] + offset),
+                                  memory_order_relaxed);
+    return n;
+}
+
+static void metric(struct dv_buf *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+    (void)dv_buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", name, help, name, type, name,
+                      (unsigned long long)value); /* failures stay in out->failed */
+}
+
+void dv_carry_metrics(struct dv_carry *c, struct dv_buf *out)
+{
+    (void)dv_buf_add_c(
+        out, "# HELP davit_agent_requests_total Requests that gateways sent here, by how they ended.\n"
+             "# TYPE davit_agent_requests_total counter\n");
+    for (int k = 0; k < CARRY_N_OUTCOMES; k++)
+        (void)dv_buf_addf(
+            out, "davit_agent_requests_total{result=\"%s\"} %llu\n", outcome_names[k],
+            (unsigned long long)sum(c, offsetof(struct carry_loop, outcomes) + (size_t)k * sizeof(uint64_t)));
+    metric(out, "davit_agent_requests_in_flight", "gauge", "Requests inside containers now.",
+           sum(c, offsetof(struct carry_loop, n_streams)));
+    metric(out, "davit_agent_connections_total", "counter", "Connections opened to containers.",
+           sum(c, offsetof(struct carry_loop, connects)));
+    metric(out, "davit_agent_connections_reused_total", "counter",
+           "Requests that found a connection kept alive.", sum(c, offsetof(struct carry_loop, reuses)));
+    metric(out, "davit_agent_retries_total", "counter", "Requests repeated on a fresh connection.",
+           sum(c, offsetof(struct carry_loop, retries)));
+    metric(out, "davit_agent_request_body_bytes_total", "counter", "Bytes of request bodies.",
+           sum(c, offsetof(struct carry_loop, bytes_in)));
+    metric(out, "davit_agent_response_body_bytes_total", "counter", "Bytes of answers' bodies.",
+           sum(c, offsetof(struct carry_loop, bytes_out)));
+}

@@ -1,0 +1,183 @@
+/* Inside of the carry: what the state loop's side (carry.c), the loops (carry_loop.c) and their streams
+ * (stream.c, upconn.c) share. */
+#ifndef DV_CARRY_INTERNAL_H
+#define DV_CARRY_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include "agent/carry/carry.h"
+#include "proto/base/buf.h"
+#include "proto/base/list.h"
+#include "proto/base/map.h"
+#include "proto/rt/addr.h"
+#include "proto/rt/h1up.h"
+#include "proto/rt/loop.h"
+
+enum {
+    CARRY_KEPT_BYTES = 16 * 1024, /* of a request's body kept for a second try on a fresh connection */
+    CARRY_IDLE_MS = 1500,         /* a kept-alive connection unused for longer is closed: below the shortest
+                                     time-out that common servers have (2 s), so that ours is the one that closes */
+    CARRY_CONNECT_MS = 3000,      /* a container that does not even take the connection */
+    CARRY_SPARE_STREAMS = 256,    /* kept for reuse, per loop */
+    CARRY_SPARE_BYTES = 4096      /* memory that a spare stream's buffers may keep */
+};
+
+enum carry_outcome { /* counted; the label of davit_agent_requests_total */
+                     CARRY_OK,
+                     CARRY_CANCEL,
+                     CARRY_NOT_HERE,
+                     CARRY_REFUSED,
+                     CARRY_CONNECT,
+                     CARRY_BROKEN,
+                     CARRY_BAD_ANSWER,
+                     CARRY_TIMEOUT,
+                     CARRY_EXITED,
+                     CARRY_SHUTDOWN,
+                     CARRY_N_OUTCOMES
+};
+
+struct carry_loop;
+
+/* A replica's place in one loop's mail: made with the replica, so that telling a loop can never fail. */
+struct carry_news {
+    struct dv_msg put, remove;
+    struct carry_loop *loop;
+    struct carry_live *live;
+};
+
+/* What all loops share of a replica.  Lives until the state loop and every loop have let go. */
+struct carry_live {
+    _Atomic int refs;
+    struct dv_carry *carry;
+    uint64_t id;
+    char address_text[64];
+    struct dv_addr address;
+    _Atomic uint32_t concurrency;
+    _Atomic uint64_t in_flight, served;
+    _Atomic bool is_draining, is_drain_told, is_trouble_pending;
+    _Atomic int trouble;         /* enum dv_link_reset */
+    enum dv_link_reset why_gone; /* set before the removal is posted */
+    struct dv_msg drained_msg, trouble_msg;
+    struct carry_news news[]; /* one per loop */
+};
+
+/* A replica as one loop sees it. */
+struct carry_slot {
+    struct carry_live *live;
+    struct dv_list streams; /* inside now */
+    struct dv_list idle;    /* connections, most recently used first */
+};
+
+/* A connection to a container. */
+struct carry_up {
+    struct dv_list in_slot, in_loop; /* while idle */
+    struct carry_loop *loop;
+    struct carry_slot *slot;
+    struct dv_h1up *up;
+    struct carry_stream *stream; /* NULL while idle */
+    uint64_t idle_since_ns;
+    bool was_used; /* has carried a whole request before */
+};
+
+/* A data link from a gateway. */
+struct carry_link {
+    struct dv_list node;
+    struct carry_loop *loop;
+    struct dv_linkio *io;
+};
+
+struct carry_stream {
+    struct dv_list node; /* in its slot, or among the spare ones */
+    struct carry_loop *loop;
+    struct carry_link *link;
+    uint32_t id;
+    struct carry_slot *slot;
+    struct carry_up *up;
+    struct dv_timer timer;
+    uint64_t arrived_ns, begun_ns, deadline_ns; /* deadline 0: none */
+    /* request */
+    struct dv_buf head; /* method, target, fields */
+    size_t n_method, n_target;
+    enum dv_h1_body body;
+    uint64_t content_length;
+    struct dv_buf pending; /* came over the link, not yet taken by the connection: at most a window */
+    struct dv_buf kept;    /* has been taken; for a second try */
+    struct dv_buf trailers, answer_trailers;
+    bool is_kept_whole;  /* kept holds all that was taken */
+    bool is_request_end; /* the link has no more */
+    bool is_finished;    /* the connection was told so */
+    /* answer */
+    bool has_head, is_upgraded, is_answer_end, was_retried;
+};
+
+struct carry_loop {
+    struct dv_carry *carry;
+    int index;
+    pthread_t thread;
+    bool has_thread;
+    struct dv_loop *loop;
+    struct dv_mailbox *mailbox;
+    struct dv_msg stop_msg;
+    struct dv_map slots; /* id -> carry_slot */
+    struct dv_list links, idle, spare;
+    size_t n_spare;
+    struct dv_timer idle_timer;
+    struct dv_buf lines; /* scratch: fields of an answer */
+    bool is_stopping;
+    /* counters: written here, read by the state loop */
+    _Atomic uint64_t outcomes[CARRY_N_OUTCOMES];
+    _Atomic uint64_t connects, reuses, retries, bytes_in, bytes_out, n_streams;
+};
+
+struct dv_carry {
+    struct dv_carry_cfg cfg;
+    struct dv_map lives; /* id -> carry_live, state loop */
+    int n_loops, next_loop;
+    struct carry_loop *loops;
+};
+
+static inline void carry_count(_Atomic uint64_t *c, uint64_t n)
+{
+    /* one writer: a plain add is enough, and cheaper than a locked one */
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+/* carry.c */
+void carry_live_ref(struct carry_live *live);
+void carry_live_unref(struct carry_live *live);
+void carry_tell_drained(struct carry_live *live); /* once; any thread */
+void carry_tell_trouble(struct carry_live *live, enum dv_link_reset what);
+
+/* carry_loop.c */
+int carry_loop_init(struct carry_loop *l, struct dv_carry *c, int index, struct dv_err *err);
+void carry_loop_join(struct carry_loop *l);
+void carry_loop_deinit(struct carry_loop *l);
+void carry_loop_put(struct dv_msg *m);
+void carry_loop_remove(struct dv_msg *m);
+void carry_loop_adopt(struct carry_loop *l, struct dv_linkio *io);
+void carry_loop_goaway(void *loop);
+
+/* upconn.c */
+/* A connection for s: an idle one unless fresh is asked for.  DV_OK, or why none can be had. */
+int carry_up_take(struct carry_stream *s, bool fresh);
+void carry_up_give(struct carry_up *u); /* to the idle ones */
+void carry_up_drop(struct carry_up *u); /* closes; no callback follows */
+void carry_up_drop_idle(struct carry_slot *slot);
+void carry_up_expire(struct dv_timer *t);
+
+/* stream.c */
+void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev);
+void carry_stream_event(struct carry_stream *s, const struct dv_link_event *ev);
+/* End it out of turn; the gateway is told why unless the link is gone. */
+void carry_stream_abort(struct carry_stream *s, enum dv_link_reset why);
+void carry_stream_vanish(struct carry_stream *s);  /* its link is gone */
+void carry_stream_destroy(struct carry_stream *s); /* memory only */
+/* What its connection says. */
+void carry_stream_on_head(struct carry_stream *s, const struct dv_h1_head *head);
+size_t carry_stream_on_data(struct carry_stream *s, struct dv_sv bytes);
+void carry_stream_on_trailers(struct carry_stream *s, struct dv_sv fields);
+void carry_stream_on_end(struct carry_stream *s, bool is_reusable);
+void carry_stream_on_writable(struct carry_stream *s);
+void carry_stream_on_error(struct carry_stream *s, enum dv_h1up_fail why);
+
+#endif
