@@ -190,9 +190,10 @@ static const struct {
 };
 _Static_assert(DV_COUNT(signals) == N_SIGNALS, "every signal has its row");
 
+/* A tenth of a replica is not worth another one: samples are that coarse. */
 static int64_t replicas_of(double x)
 {
-    return x <= 0 ? 0 : x >= 1e9 ? 1000000000 : (int64_t)ceil(x - 1e-6);
+    return x <= 0 ? 0 : x >= 1e9 ? 1000000000 : (int64_t)ceil(x - 0.1);
 }
 
 /* ---- decision ---- */
