@@ -88,7 +88,7 @@ static void put_host_config(struct dv_buf *b, const struct dv_engine_create *spe
     (void)dv_buf_addf(b, ",\"ReadonlyRootfs\":%s", spec->read_only ? "true" : "false");
     put_str(b, "NetworkMode", spec->network);
     if (spec->tmp_bytes > 0) /* programs unpack and run things there, on every platform; where the image has
-                              * its own /tmp, runc before 1.2 keeps that directory's mode */
+                              * its own /tmp, runc 1.1 keeps that directory's mode */
         (void)dv_buf_addf(b, ",\"Tmpfs\":{\"/tmp\":\"rw,exec,nosuid,nodev,mode=1777,size=%lld\"}",
                           (long long)spec->tmp_bytes);
     put_i64(b, "PidsLimit", spec->pids);

@@ -22,6 +22,7 @@ struct dv_httpc {
     struct dv_defer tidy; /* adds and removals noted while curl was on the stack */
     struct dv_list calls;
     bool is_in_curl, is_finishing, is_dead;
+    bool is_timer_lost; /* no memory to arm it */
 };
 
 struct watch {
@@ -29,7 +30,7 @@ struct watch {
     struct dv_httpc *c;
 };
 
-enum call_state { CALL_NEW, CALL_RUNNING, CALL_CANCELLED };
+enum call_state { CALL_NEW, CALL_RUNNING, CALL_FAILED /* no memory to watch its socket */, CALL_CANCELLED };
 
 struct dv_httpc_call {
     struct dv_list node;
@@ -124,6 +125,7 @@ static void finish_ready(struct dv_httpc *c)
     }
 }
 
+/* What was noted while curl was on the stack. */
 static void tidy(struct dv_httpc *c)
 {
     DV_LIST_FOR_EACH_SAFE (it, &c->calls) {
@@ -136,9 +138,42 @@ static void tidy(struct dv_httpc *c)
             (void)curl_multi_add_handle(c->multi, call->easy); /* refused only for handles added twice */
         }
     }
+    if (!c->is_timer_lost)
+        return;
+    c->is_timer_lost = dv_timer_set(c->loop, &c->timer, dv_loop_now(c->loop)) != DV_OK;
+    DV_LIST_FOR_EACH (it, &c->calls)
+        if (c->is_timer_lost) /* nothing would drive them any more */
+            DV_LIST_ENTRY(it, struct dv_httpc_call, node)->state = CALL_FAILED;
+}
+
+/* One at a time from the front: on_done may cancel any other. */
+static bool fail_one(struct dv_httpc *c)
+{
+    DV_LIST_FOR_EACH (it, &c->calls) {
+        struct dv_httpc_call *call = DV_LIST_ENTRY(it, struct dv_httpc_call, node);
+        struct dv_err err = {.code = DV_E_NOMEM, .msg = "out of memory"};
+        if (call->state != CALL_FAILED)
+            continue;
+        (void)curl_multi_remove_handle(c->multi, call->easy);
+        finish(call, DV_E_NOMEM, &err);
+        return !c->is_dead;
+    }
+    return false;
 }
 
 static void destroy(struct dv_httpc *c);
+
+static void settle(struct dv_httpc *c)
+{
+    c->is_finishing = true;
+    tidy(c);
+    finish_ready(c);
+    while (!c->is_dead && fail_one(c))
+        ;
+    c->is_finishing = false;
+    if (c->is_dead)
+        destroy(c);
+}
 
 static void pump(struct dv_httpc *c, curl_socket_t fd, int mask)
 {
@@ -146,12 +181,7 @@ static void pump(struct dv_httpc *c, curl_socket_t fd, int mask)
     c->is_in_curl = true;
     (void)curl_multi_socket_action(c->multi, fd, mask, &running);
     c->is_in_curl = false;
-    c->is_finishing = true;
-    tidy(c);
-    finish_ready(c);
-    c->is_finishing = false;
-    if (c->is_dead)
-        destroy(c);
+    settle(c);
 }
 
 /* ---- curl's callbacks ---- */
@@ -164,11 +194,23 @@ static void on_socket_ready(struct dv_io *io, uint32_t events)
     pump(w->c, io->fd, mask); /* w may be gone now */
 }
 
+/* To fail here would make curl give up every call, not only this one: so the call is marked and ended
+ * afterwards. */
+static int cannot_watch(struct dv_httpc *c, CURL *easy)
+{
+    struct dv_httpc_call *call = NULL;
+    (void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&call);
+    if (call && call->state == CALL_RUNNING) {
+        call->state = CALL_FAILED;
+        dv_loop_defer(c->loop, &c->tidy);
+    }
+    return 0;
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *sock_cls)
 {
     struct dv_httpc *c = cls;
     struct watch *w = sock_cls;
-    (void)easy;
     if (what == CURL_POLL_REMOVE) {
         if (w)
             dv_io_del(c->loop, &w->io);
@@ -178,14 +220,14 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *so
     uint32_t events =
         (what & CURL_POLL_IN ? (uint32_t)EPOLLIN : 0u) | (what & CURL_POLL_OUT ? (uint32_t)EPOLLOUT : 0u);
     if (w)
-        return dv_io_mod(c->loop, &w->io, events) ? -1 : 0;
+        return dv_io_mod(c->loop, &w->io, events) ? cannot_watch(c, easy) : 0;
     w = dv_zalloc(sizeof(*w));
     if (!w)
-        return -1; /* curl fails the call */
+        return cannot_watch(c, easy);
     *w = (struct watch){.io = {.fd = -1, .fn = on_socket_ready}, .c = c};
     if (dv_io_add(c->loop, &w->io, fd, events, NULL)) {
         dv_free(w);
-        return -1;
+        return cannot_watch(c, easy);
     }
     (void)curl_multi_assign(c->multi, fd, w);
     return 0;
@@ -205,13 +247,16 @@ static int on_timeout_change(CURLM *multi, long ms, void *cls)
         return 0;
     }
     uint64_t now = ms ? dv_clock_now_ns(dv_loop_clock(c->loop)) : dv_loop_now(c->loop);
-    return dv_timer_set(c->loop, &c->timer, now + (uint64_t)ms * DV_MS) ? -1 : 0;
+    if (dv_timer_set(c->loop, &c->timer, now + (uint64_t)ms * DV_MS)) {
+        c->is_timer_lost = true;
+        dv_loop_defer(c->loop, &c->tidy);
+    }
+    return 0;
 }
 
 static void on_tidy(struct dv_defer *f)
 {
-    struct dv_httpc *c = DV_CONTAINER_OF(f, struct dv_httpc, tidy);
-    tidy(c);
+    settle(DV_CONTAINER_OF(f, struct dv_httpc, tidy));
 }
 
 static size_t on_body(char *p, size_t size, size_t n, void *cls)
@@ -430,7 +475,7 @@ void dv_httpc_free(struct dv_httpc *c)
     struct dv_list *it;
     while ((it = dv_list_pop_front(&c->calls))) {
         struct dv_httpc_call *call = DV_LIST_ENTRY(it, struct dv_httpc_call, node);
-        if (call->state == CALL_RUNNING)
+        if (call->state == CALL_RUNNING || call->state == CALL_FAILED)
             (void)curl_multi_remove_handle(c->multi, call->easy);
         if (call->state == CALL_CANCELLED)
             call_free(call);
