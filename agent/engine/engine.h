@@ -61,7 +61,7 @@ struct dv_engine_container { /* list and inspect */
     char address[64];         /* IP on its network; empty when none */
     int64_t pid;
     int64_t exit_code;
-    bool oom_killed;
+    bool oom_killed; /* may turn true a moment after the state says exited */
     char error[160];
     struct dv_kvs labels; /* borrowed for the callback */
     int64_t started_ms;   /* wall */
