@@ -30,6 +30,9 @@ enum {
     GW_ATTEMPTS_MAX = 12,
     GW_CALL_ID_MAX = 48,
     GW_POOLED_BUFS = 256,
+    GW_POOLED_BYTES = 2 * 1024 * 1024,
+    GW_HEAD_READ_BYTES = 4096, /* more of a head that came in part */
+    GW_READS_PER_TURN = 16,    /* of one connection, before the others' turn */
     GW_API_IDLE_MAX = 8
 };
 #define GW_DEMAND_NS (100 * DV_MS)
@@ -213,16 +216,19 @@ enum dv_gw_conn_state { GW_CONN_OPEN, GW_CONN_LINGER, GW_CONN_CLOSED };
 struct dv_gw_conn {
     struct dv_io io;
     struct dv_gw_loop *loop;
-    struct dv_list node;   /* of all, or of those closed in this turn */
-    struct dv_list dirty;  /* has output to write */
+    struct dv_list node;    /* of all, or of those closed in this turn */
+    struct dv_list dirty;   /* has output to write */
+    struct dv_list hurried; /* has more to read than one turn allows */
+    uint32_t reads_left;    /* in the turn that began at turn_ns */
+    uint64_t turn_ns;
     struct dv_timer timer; /* lazy: fires at or before at_ns */
     uint64_t at_ns;
     struct dv_buf in, out;
     struct dv_gw_req *req;
     enum dv_gw_conn_state state;
     bool readable, writable, peer_closed, is_internal, is_feeding, had_request;
-    bool keep_alive; /* another request may follow the present one */
-    bool close_after_out;
+    bool keep_alive;                  /* another request may follow the present one */
+    bool close_after_out, is_stalled; /* stalled: at_ns is the limit for a client that takes nothing */
     bool needs_linger; /* the client may still be sending: a plain close would reset what we said last */
     char peer[48];     /* the client's address as text */
 };
@@ -236,6 +242,7 @@ void dv_gw_conn_request_done(struct dv_gw_conn *c); /* c->req is over (already N
 void dv_gw_conn_close(struct dv_gw_conn *c);        /* at once; its request is abandoned */
 void dv_gw_conns_flush(struct dv_gw_loop *l);
 void dv_gw_conns_drain(struct dv_gw_loop *l); /* idle ones close, the others after their request */
+void dv_gw_conns_again(struct dv_gw_loop *l); /* the next turn of those that had more to read */
 void dv_gw_conns_free(struct dv_gw_loop *l);
 
 /* ---- the API as upstream (gw_api.c) ---- */
@@ -279,7 +286,9 @@ struct dv_gw_loop {
     struct dv_list free_reqs;  /* by waiter.node */
     struct dv_list free_conns; /* by node */
     struct dv_buf bufs[GW_POOLED_BUFS];
-    size_t n_bufs;
+    size_t n_bufs, bufs_bytes;
+    struct dv_timer again;  /* for connections that used up their turn */
+    struct dv_list hurried; /* those, by dv_gw_conn.hurried */
     struct dv_gw_api_idle api_idle[GW_API_IDLE_MAX];
     struct dv_rng rng;
     uint64_t serial;

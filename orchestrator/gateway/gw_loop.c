@@ -45,17 +45,21 @@ void dv_gw_buf_give(struct dv_gw_loop *l, struct dv_buf *b)
     if (!b->data)
         return;
     dv_buf_clear(b);
-    if (b->cap <= GW_SCRATCH_BYTES && l->n_bufs < GW_POOLED_BUFS)
+    if (l->n_bufs < GW_POOLED_BUFS && l->bufs_bytes + b->cap <= GW_POOLED_BYTES) {
+        l->bufs_bytes += b->cap;
         l->bufs[l->n_bufs++] = *b;
-    else
+    } else {
         dv_buf_deinit(b);
+    }
     dv_buf_init(b, 0);
 }
 
 void dv_gw_buf_take(struct dv_gw_loop *l, struct dv_buf *b)
 {
-    if (!b->data && l->n_bufs)
+    if (!b->data && l->n_bufs) {
         *b = l->bufs[--l->n_bufs];
+        l->bufs_bytes -= b->cap;
+    }
 }
 
 /* ---- listening ---- */
@@ -234,6 +238,11 @@ static void on_flush(struct dv_defer *d)
     dv_gw_conns_flush(DV_CONTAINER_OF(d, struct dv_gw_loop, flush));
 }
 
+static void on_again(struct dv_timer *t)
+{
+    dv_gw_conns_again(DV_CONTAINER_OF(t, struct dv_gw_loop, again));
+}
+
 int dv_gw_loop_new(struct dv_gateway *g, uint32_t index, struct dv_gw_loop **out, struct dv_err *err)
 {
     struct dv_gw_loop *l = dv_zalloc(sizeof(*l));
@@ -253,6 +262,8 @@ int dv_gw_loop_new(struct dv_gateway *g, uint32_t index, struct dv_gw_loop **out
     dv_list_init(&l->conns);
     dv_list_init(&l->closed);
     dv_list_init(&l->dirty);
+    dv_list_init(&l->hurried);
+    l->again.fn = on_again;
     dv_list_init(&l->free_reqs);
     dv_list_init(&l->free_conns);
     int rc = dv_loop_new(g->cfg.clock, &l->loop, err);

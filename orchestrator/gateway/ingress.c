@@ -82,9 +82,16 @@ static void linger(struct dv_gw_conn *c)
 static void after_output(struct dv_gw_conn *c)
 {
     dv_gw_buf_give(c->loop, &c->out);
+    if (c->is_stalled) { /* it takes bytes again */
+        c->is_stalled = false;
+        if (c->req && c->req->body_done)
+            dv_gw_conn_arm(c, GW_NEVER_NS);
+        else if (!c->req)
+            arm_in(c, c->loop->g->cfg.idle_timeout_ms * DV_MS);
+    }
     if (!c->close_after_out)
         return;
-    if (c->needs_linger)
+    if (c->needs_linger || c->readable || dv_buf_len(&c->in))
         linger(c);
     else
         dv_gw_conn_close(c);
@@ -113,8 +120,10 @@ static void flush(struct dv_gw_conn *c)
             c->writable = false;
     }
     size_t left = dv_buf_len(&c->out);
-    if (left && (!c->req || c->req->upstream == GW_UP_API) && (left < before || c->at_ns == GW_NEVER_NS))
-        arm_in(c, GW_STALL_NS); /* a function's answer has the function's deadline */
+    if (left && (!c->req || c->req->upstream == GW_UP_API) && (left < before || c->at_ns == GW_NEVER_NS)) {
+        c->is_stalled = true; /* a function's answer has the function's deadline instead */
+        arm_in(c, GW_STALL_NS);
+    }
     if (!left)
         after_output(c);
     if (c->state == GW_CONN_OPEN && c->req && left < before)
@@ -156,6 +165,7 @@ void dv_gw_conn_close(struct dv_gw_conn *c)
     (void)close(fd);
     dv_timer_cancel(l->loop, &c->timer);
     dv_list_remove(&c->dirty);
+    dv_list_remove(&c->hurried);
     dv_list_remove(&c->node);
     if (c->req)
         dv_gw_request_abandon(c->req);
@@ -219,7 +229,7 @@ static bool read_some(struct dv_gw_conn *c)
 {
     struct dv_gw_loop *l = c->loop;
     size_t have = dv_buf_len(&c->in);
-    size_t want = c->req ? dv_gw_request_read_size(c->req) : GW_SCRATCH_BYTES;
+    size_t want = c->req ? dv_gw_request_read_size(c->req) : have ? GW_HEAD_READ_BYTES : GW_SCRATCH_BYTES;
     char *to = l->scratch;
     if (have) {
         if (dv_buf_reserve(&c->in, want)) {
@@ -254,7 +264,6 @@ static bool read_some(struct dv_gw_conn *c)
     }
     size_t used = feed(c, l->scratch, n);
     if (used < n && c->state == GW_CONN_OPEN) {
-        dv_gw_buf_take(l, &c->in);
         if (dv_buf_add(&c->in, l->scratch + used, n - used))
             dv_gw_conn_close(c);
     }
@@ -272,6 +281,36 @@ static void feed_kept(struct dv_gw_conn *c)
         dv_gw_buf_give(c->loop, &c->in);
 }
 
+/* One who sends without pause reads its share and goes on in the next turn, behind everybody else. */
+static bool has_turn(struct dv_gw_conn *c)
+{
+    struct dv_gw_loop *l = c->loop;
+    if (c->turn_ns != dv_loop_now(l->loop)) {
+        c->turn_ns = dv_loop_now(l->loop);
+        c->reads_left = GW_READS_PER_TURN;
+    }
+    if (c->reads_left) {
+        c->reads_left--;
+        return true;
+    }
+    if (dv_list_empty(&c->hurried))
+        dv_list_push_back(&l->hurried, &c->hurried);
+    if (!l->again.pos) /* strictly later than this turn, or the loop would never come to the others */
+        (void)dv_timer_set(l->loop, &l->again, dv_loop_now(l->loop) + 1);
+    return false;
+}
+
+void dv_gw_conns_again(struct dv_gw_loop *l)
+{
+    struct dv_list now;
+    struct dv_list *n;
+    dv_list_init(&now);
+    while ((n = dv_list_pop_front(&l->hurried)))
+        dv_list_push_back(&now, n);
+    while ((n = dv_list_pop_front(&now)))
+        dv_gw_conn_pump(DV_LIST_ENTRY(n, struct dv_gw_conn, hurried));
+}
+
 void dv_gw_conn_pump(struct dv_gw_conn *c)
 {
     if (c->is_feeding || c->state == GW_CONN_CLOSED)
@@ -279,7 +318,7 @@ void dv_gw_conn_pump(struct dv_gw_conn *c)
     c->is_feeding = true;
     if (dv_buf_len(&c->in))
         feed_kept(c);
-    while (c->readable && wants_input(c) && read_some(c))
+    while (c->readable && wants_input(c) && has_turn(c) && read_some(c))
         if (dv_buf_len(&c->in))
             feed_kept(c);
     c->is_feeding = false;
@@ -360,6 +399,7 @@ void dv_gw_conn_accept(struct dv_gw_loop *l, int fd, const struct dv_addr *from,
                              .writable = true,
                              .is_internal = is_internal};
     dv_list_init(&c->dirty);
+    dv_list_init(&c->hurried);
     dv_list_init(&c->node);
     if (dv_io_add(l->loop, &c->io, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, NULL)) {
         (void)close(fd);

@@ -392,6 +392,7 @@ void dv_gw_request_begin(struct dv_gw_conn *c, const struct dv_h1_head *h)
         return;
     }
     struct dv_route route;
+    c->is_stalled = false; /* at_ns is this request's from now on */
     dv_route_parse(h->target, &route);
     take_facts(r, h);
     r->kind = route.kind;

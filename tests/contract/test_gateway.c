@@ -1118,6 +1118,55 @@ static void stopping_with_requests_everywhere_leaves_nothing_behind(void **state
         client_close(&c[i]);
 }
 
+static void a_warm_request_allocates_nothing(void **state)
+{
+    (void)state;
+    static const char ask[] =
+        "POST /function/f/x HTTP/1.1\r\nHost: h\r\nUser-Agent: t\r\nContent-Length: 5\r\n\r\nhello";
+    struct rig *g = plain_rig();
+    struct client c = client_open(g);
+    assert_int_equal(dv_buf_reserve(&c.in, 1 << 20), DV_OK);
+    for (int i = 0; i < 80; i++) {
+        if (i == 30)
+            dv_alloc_fail_at(0); /* counts from here on, in every thread: gateway, agent's link, loops */
+        client_send(&c, ask);
+        rig_until(g,
+                  (client_poll(&c), dv_buf_len(&c.in) > 4 && memcmp(dv_buf_end(&c.in) - 4, "5000", 4) == 0));
+        dv_buf_clear(&c.in);
+    }
+    assert_int_equal(dv_alloc_count(), 0);
+    client_close(&c);
+    rig_stop(g);
+}
+
+static void one_who_never_stops_sending_does_not_hold_up_the_others(void **state)
+{
+    (void)state;
+    struct rig *g = plain_rig();
+    struct client flood = client_open(g), c = client_open(g);
+    DV_AUTO_BUF struct dv_buf many = DV_BUF_INIT;
+    for (int i = 0; i < 20000; i++)
+        (void)dv_buf_add_c(&many, GET("/function/unknown"));
+    size_t at = 0, answered = 0;
+    for (int i = 0; i < 8; i++) {
+        for (int k = 0; k < 8; k++) { /* keep its socket full, and read what it is told */
+            ssize_t n =
+                send(flood.fd, dv_buf_ptr(&many) + at, dv_buf_len(&many) - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+            at = n > 0 ? (at + (size_t)n) % dv_buf_len(&many) : at;
+            client_poll(&flood);
+            answered += dv_buf_len(&flood.in);
+            dv_buf_clear(&flood.in);
+        }
+        struct reply r = client_ask(&c, GET("/function/f/quiet"), "GET");
+        assert_string_equal(reply_body(&r), "GET /quiet 5000");
+        reply_free(&r);
+    }
+    assert_true(answered > 20000);
+    client_close(&flood);
+    client_close(&c);
+    rig_stop(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1164,6 +1213,8 @@ int main(void)
         cmocka_unit_test(draining_ends_requests_inside_and_takes_no_new_connection),
         cmocka_unit_test(draining_gives_up_at_its_deadline),
         cmocka_unit_test(a_port_in_use_is_refused_with_the_address_and_the_cure),
+        cmocka_unit_test(a_warm_request_allocates_nothing),
+        cmocka_unit_test(one_who_never_stops_sending_does_not_hold_up_the_others),
         cmocka_unit_test(stopping_with_requests_everywhere_leaves_nothing_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

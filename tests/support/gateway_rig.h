@@ -93,7 +93,7 @@ static inline void rig_for(struct rig *g, uint64_t ms)
 static void stream_free(struct agent_stream *s)
 {
     dv_list_remove(&s->node);
-    dv_free(s);
+    free(s);
 }
 
 static void respond(struct agent_stream *s, int status, uint8_t body, uint64_t length, const char *fields,
@@ -214,7 +214,7 @@ static void agent_request(struct rig *g, struct dv_linkio *io, const struct dv_l
         dv_linkio_kick(io);
         return;
     }
-    struct agent_stream *s = dv_zalloc(sizeof(*s));
+    struct agent_stream *s = calloc(1, sizeof(*s)); /* not dv_alloc: what is counted is the gateway's */
     s->io = io;
     s->id = ev->stream;
     s->replica = q->replica;
