@@ -92,7 +92,7 @@ static int put_one(struct dv_api_call *c, struct dv_fn_spec *spec, struct dv_fn_
     struct dv_fn_spec *copy = op ? dv_arena_alloc(&op->arena, sizeof(*copy)) : NULL;
     if (!copy || dv_wire_copy(&dv_type_fn_spec, spec, &op->arena, copy)) {
         if (op)
-            (void)dv_api_op_sent(op, DV_E_NOMEM); /* only to let it go */
+            (void)dv_api_op_sent(op, DV_E_NOMEM, err); /* only to let it go */
         return dv_api_no_memory(err);
     }
     op->specs = copy;
@@ -101,17 +101,8 @@ static int put_one(struct dv_api_call *c, struct dv_fn_spec *spec, struct dv_fn_
     op->status = status;
     op->has_if_match = has_if_match;
     put.spec = copy;
-    return dv_api_op_sent(op,
-                          dv_control_fn_put(c->api->cfg.control, &put, 1, dry_run, dv_api_op_done, op, err));
-}
-
-/* "functions[0].scale.max" means "scale.max" to somebody who sent one function. */
-static int strip_index(struct dv_err *err, int rc)
-{
-    static const char prefix[] = "functions[0].";
-    if (rc && dv_sv_starts(dv_sv_c(err->field), dv_sv_c(prefix)))
-        memmove(err->field, err->field + strlen(prefix), strlen(err->field + strlen(prefix)) + 1);
-    return rc;
+    return dv_api_op_sent(
+        op, dv_control_fn_put(c->api->cfg.control, &put, 1, dry_run, dv_api_op_done, op, err), err);
 }
 
 /* The body as a spec, with the name of the path and the namespace of the query filled in. */
@@ -139,7 +130,7 @@ int dv_api_functions_create(struct dv_api_call *c, struct dv_err *err)
     if (rc)
         return rc;
     struct dv_fn_put put = {.mode = DV_PUT_CREATE, .if_revision = DV_REV_ANY};
-    return strip_index(err, put_one(c, &spec, put, 201, false, err));
+    return put_one(c, &spec, put, 201, false, err);
 }
 
 int dv_api_function_put(struct dv_api_call *c, struct dv_err *err)
@@ -162,7 +153,7 @@ int dv_api_function_put(struct dv_api_call *c, struct dv_err *err)
                           "If-None-Match was sent, but function \"%s\" is there already", spec.name);
     if (none_match.p)
         put.mode = DV_PUT_CREATE;
-    return strip_index(err, put_one(c, &spec, put, is_there ? 200 : 201, match.p != NULL, err));
+    return put_one(c, &spec, put, is_there ? 200 : 201, match.p != NULL, err);
 }
 
 /* Names cannot be patched: they are the function. */
@@ -195,7 +186,7 @@ int dv_api_function_patch(struct dv_api_call *c, struct dv_err *err)
     rc = dv_api_body(c, &dv_type_fn_spec, DV_WIRE_PARTIAL, &spec, err);
     if (!rc)
         rc = check_same_name(&fn->spec, &spec, err);
-    return rc ? rc : strip_index(err, put_one(c, &spec, put, 200, wanted != DV_REV_ANY, err));
+    return rc ? rc : put_one(c, &spec, put, 200, wanted != DV_REV_ANY, err);
 }
 
 int dv_api_function_delete(struct dv_api_call *c, struct dv_err *err)
@@ -209,8 +200,7 @@ int dv_api_function_delete(struct dv_api_call *c, struct dv_err *err)
         return rc;
     bool dry_run = dv_api_flag(c, "dry_run", err, &rc);
     if (!rc && revision != DV_REV_ANY && revision != fn->revision)
-        rc = dv_err_set(err, DV_PRECONDITION, "function \"%s\" was changed since: read it again",
-                        fn->spec.name);
+        rc = dv_err_field(err, DV_PRECONDITION, "name", "it was changed since it was read (If-Match)");
     if (rc)
         return rc;
     if (dry_run) {
@@ -224,7 +214,8 @@ int dv_api_function_delete(struct dv_api_call *c, struct dv_err *err)
     op->has_if_match = revision != DV_REV_ANY;
     return dv_api_op_sent(op,
                           dv_control_fn_delete(c->api->cfg.control, dv_sv_c(fn->spec.ns),
-                                               dv_sv_c(fn->spec.name), revision, dv_api_op_done, op, err));
+                                               dv_sv_c(fn->spec.name), revision, dv_api_op_done, op, err),
+                          err);
 }
 
 /* ---------------------------------------------------------------- scale */
@@ -276,7 +267,7 @@ int dv_api_function_scale(struct dv_api_call *c, struct dv_err *err)
     rc = op->ns && op->name ? dv_control_fn_scale(c->api->cfg.control, dv_sv_c(op->ns), dv_sv_c(op->name),
                                                   body.replicas, dv_api_op_done, op, err)
                             : dv_api_no_memory(err);
-    return dv_api_op_sent(op, rc);
+    return dv_api_op_sent(op, rc, err);
 }
 
 /* ---------------------------------------------------------------- apply */
@@ -310,6 +301,7 @@ static int send_apply(struct dv_api_call *c, struct dv_api_op *op, const struct 
     op->specs = copy->functions;
     op->n_specs = copy->n_functions;
     op->is_dry_run = dry_run;
+    op->is_list = true;
     for (size_t i = 0; i < copy->n_functions; i++)
         puts[i] =
             (struct dv_fn_put){.spec = &copy->functions[i], .mode = DV_PUT_UPSERT, .if_revision = DV_REV_ANY};
@@ -333,5 +325,5 @@ int dv_api_apply(struct dv_api_call *c, struct dv_err *err)
     if (rc)
         return rc;
     struct dv_api_op *op = dv_api_op_new(c, ok_apply);
-    return op ? dv_api_op_sent(op, send_apply(c, op, &a, dry_run, err)) : dv_api_no_memory(err);
+    return op ? dv_api_op_sent(op, send_apply(c, op, &a, dry_run, err), err) : dv_api_no_memory(err);
 }

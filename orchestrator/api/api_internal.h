@@ -81,6 +81,7 @@ struct dv_api_op {
     int status;
     bool is_dry_run;
     bool has_if_match;
+    bool is_list;                   /* the client sent several functions: fields are named "functions[i].x" */
     const char *ns, *name;          /* of the arena */
     const struct dv_fn_spec *specs; /* apply and dry run: copies */
     size_t n_specs;
@@ -94,7 +95,7 @@ void dv_api_op_free(struct dv_api_op *op);
 /* dv_control_done of every write: ctx is the op. */
 void dv_api_op_done(void *op, int code, const struct dv_err *err, uint64_t revision);
 /* What a handler returns after calling dv_control: the op stays when rc is DV_OK, and goes otherwise. */
-int dv_api_op_sent(struct dv_api_op *op, int rc);
+int dv_api_op_sent(struct dv_api_op *op, int rc, struct dv_err *err);
 int dv_api_no_memory(struct dv_err *err);
 void dv_api_ok_status(struct dv_api_op *op); /* answers op->status without a body */
 

@@ -96,7 +96,7 @@ static int open_stream(struct dv_api_call *c, struct dv_logs_request *r, const c
     }
     if (!s || !s->name || !s->ns) {
         if (op)
-            (void)dv_api_op_sent(op, DV_E_NOMEM); /* only to let it go */
+            (void)dv_api_op_sent(op, DV_E_NOMEM, err); /* only to let it go */
         return dv_api_no_memory(err);
     }
     op->on_gone = on_gone;
@@ -105,7 +105,7 @@ static int open_stream(struct dv_api_call *c, struct dv_logs_request *r, const c
     r->ctx = s;
     int rc = dv_control_logs_open(c->api->cfg.control, r, &op->logs, err);
     if (rc)
-        return dv_api_op_sent(op, rc);
+        return dv_api_op_sent(op, rc, err);
     dv_http_stream(c->req, 200, "application/x-ndjson");
     return DV_OK;
 }

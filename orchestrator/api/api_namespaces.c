@@ -103,7 +103,7 @@ static int write_ns(struct dv_api_call *c, bool create, int status, struct dv_er
     rc = op->name ? dv_control_ns_put(c->api->cfg.control, dv_sv_c(op->name), &ns.labels, &ns.annotations,
                                       create, dv_api_op_done, op, err)
                   : dv_api_no_memory(err);
-    return dv_api_op_sent(op, rc);
+    return dv_api_op_sent(op, rc, err);
 }
 
 int dv_api_ns_create(struct dv_api_call *c, struct dv_err *err)
@@ -123,5 +123,5 @@ int dv_api_ns_delete(struct dv_api_call *c, struct dv_err *err)
         return dv_api_no_memory(err);
     op->status = 204;
     return dv_api_op_sent(
-        op, dv_control_ns_delete(c->api->cfg.control, dv_sv_c(c->arg), dv_api_op_done, op, err));
+        op, dv_control_ns_delete(c->api->cfg.control, dv_sv_c(c->arg), dv_api_op_done, op, err), err);
 }

@@ -95,7 +95,7 @@ static int node_op(struct dv_api_call *c, enum dv_node_op what, int status, stru
     int rc = op->name
                  ? dv_control_node_op(c->api->cfg.control, dv_sv_c(op->name), what, dv_api_op_done, op, err)
                  : dv_api_no_memory(err);
-    return dv_api_op_sent(op, rc);
+    return dv_api_op_sent(op, rc, err);
 }
 
 int dv_api_node_delete(struct dv_api_call *c, struct dv_err *err)
@@ -145,5 +145,5 @@ int dv_api_node_join(struct dv_api_call *c, struct dv_err *err)
     struct dv_api_op *op = dv_api_op_new(c, NULL);
     if (!op)
         return dv_api_no_memory(err);
-    return dv_api_op_sent(op, dv_control_node_join(c->api->cfg.control, &join, join_done, op, err));
+    return dv_api_op_sent(op, dv_control_node_join(c->api->cfg.control, &join, join_done, op, err), err);
 }

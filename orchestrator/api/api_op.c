@@ -47,9 +47,27 @@ void dv_api_op_free(struct dv_api_op *op)
     dv_free(op);
 }
 
-int dv_api_op_sent(struct dv_api_op *op, int rc)
+/* dv_control says "functions[i].x" where it was given several functions; the client is told so when it sent a
+ * list. */
+static void settle_field(const struct dv_api_op *op, struct dv_err *err)
+{
+    static const char first[] = "functions[0].";
+    bool is_prefixed = dv_sv_starts(dv_sv_c(err->field), DV_SV("functions["));
+    char field[sizeof(err->field)];
+    if (op->is_list && !is_prefixed && err->field[0])
+        (void)snprintf(field, sizeof(field), "%s%.70s", first, err->field);
+    else if (!op->is_list && dv_sv_starts(dv_sv_c(err->field), dv_sv_c(first)))
+        (void)snprintf(field, sizeof(field), "%s", err->field + strlen(first));
+    else
+        return;
+    memcpy(err->field, field, sizeof(field));
+}
+
+int dv_api_op_sent(struct dv_api_op *op, int rc, struct dv_err *err)
 {
     if (rc) {
+        if (err)
+            settle_field(op, err);
         dv_http_set_user(op->req, NULL, NULL);
         dv_api_op_free(op);
     }
@@ -66,10 +84,14 @@ void dv_api_op_done(void *ctx, int code, const struct dv_err *err, uint64_t revi
     }
     dv_http_set_user(op->req, NULL, NULL);
     if (code) {
+        struct dv_err settled = DV_ERR_INIT;
+        if (err)
+            settled = *err;
+        settle_field(op, &settled);
         /* Nobody asked for a precondition: what failed is that somebody else wrote at the same time. */
         if (code == DV_PRECONDITION && !op->has_if_match)
             code = DV_CONFLICT;
-        dv_api_reply_error(op->req, dv_api_face_of(op->route), dv_err_http(code), code, err);
+        dv_api_reply_error(op->req, dv_api_face_of(op->route), dv_err_http(code), code, &settled);
     } else {
         op->ok(op);
     }

@@ -95,7 +95,7 @@ static int put_secret(struct dv_api_call *c, enum dv_put_mode mode, int status, 
     rc = op->ns && op->name ? dv_control_secret_put(c->api->cfg.control, dv_sv_c(op->ns), dv_sv_c(op->name),
                                                     value, mode, dv_api_op_done, op, err)
                             : dv_api_no_memory(err);
-    return dv_api_op_sent(op, rc);
+    return dv_api_op_sent(op, rc, err);
 }
 
 int dv_api_secret_post(struct dv_api_call *c, struct dv_err *err)
@@ -114,8 +114,10 @@ int dv_api_secret_delete(struct dv_api_call *c, struct dv_err *err)
     if (!op)
         return dv_api_no_memory(err);
     op->status = 204;
-    return dv_api_op_sent(op, dv_control_secret_delete(c->api->cfg.control, dv_api_ns(c), dv_sv_c(c->arg),
-                                                       dv_api_op_done, op, err));
+    return dv_api_op_sent(
+        op,
+        dv_control_secret_delete(c->api->cfg.control, dv_api_ns(c), dv_sv_c(c->arg), dv_api_op_done, op, err),
+        err);
 }
 
 /* ---------------------------------------------------------------- registries */
@@ -192,7 +194,7 @@ int dv_api_registry_put(struct dv_api_call *c, struct dv_err *err)
     op->name = dv_arena_strdup(&op->arena, auth.server);
     rc = op->name ? dv_control_registry_put(c->api->cfg.control, &auth, dv_api_op_done, op, err)
                   : dv_api_no_memory(err);
-    return dv_api_op_sent(op, rc);
+    return dv_api_op_sent(op, rc, err);
 }
 
 static int find_registry(void *ctx, const char *server, const char *username)
@@ -214,5 +216,6 @@ int dv_api_registry_delete(struct dv_api_call *c, struct dv_err *err)
         return dv_api_no_memory(err);
     op->status = 204;
     struct dv_registry_auth auth = {.server = (char *)c->arg}; /* no name and no password: delete */
-    return dv_api_op_sent(op, dv_control_registry_put(c->api->cfg.control, &auth, dv_api_op_done, op, err));
+    return dv_api_op_sent(op, dv_control_registry_put(c->api->cfg.control, &auth, dv_api_op_done, op, err),
+                          err);
 }

@@ -123,18 +123,6 @@ static int read_spec(struct dv_api_call *c, struct dv_arena *arena, struct dv_fn
     return rc;
 }
 
-/* "functions[0].secrets[1]: ..." means nothing to somebody who sent one function. */
-static int plain(struct dv_err *err, int rc)
-{
-    static const char prefix[] = "functions[0]";
-    if (rc > 0 && dv_sv_starts(dv_sv_c(err->msg), dv_sv_c(prefix))) {
-        const char *rest = err->msg + strlen(prefix);
-        rest += strspn(rest, ".: ");
-        memmove(err->msg, rest, strlen(rest) + 1);
-    }
-    return rc;
-}
-
 static int put_fn(struct dv_api_call *c, enum dv_put_mode mode, struct dv_err *err)
 {
     struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
@@ -145,8 +133,8 @@ static int put_fn(struct dv_api_call *c, enum dv_put_mode mode, struct dv_err *e
     int rc = read_spec(c, &op->arena, &spec, err);
     struct dv_fn_put put = {.spec = &spec, .mode = mode, .if_revision = DV_REV_ANY};
     if (!rc)
-        rc = plain(err, dv_control_fn_put(c->api->cfg.control, &put, 1, false, dv_api_op_done, op, err));
-    return dv_api_op_sent(op, rc);
+        rc = dv_control_fn_put(c->api->cfg.control, &put, 1, false, dv_api_op_done, op, err);
+    return dv_api_op_sent(op, rc, err);
 }
 
 int dv_of_functions_create(struct dv_api_call *c, struct dv_err *err)
@@ -191,7 +179,8 @@ int dv_of_functions_delete(struct dv_api_call *c, struct dv_err *err)
     op->status = 202;
     return dv_api_op_sent(op,
                           dv_control_fn_delete(c->api->cfg.control, dv_sv_c(fn->spec.ns),
-                                               dv_sv_c(fn->spec.name), DV_REV_ANY, dv_api_op_done, op, err));
+                                               dv_sv_c(fn->spec.name), DV_REV_ANY, dv_api_op_done, op, err),
+                          err);
 }
 
 /* OpenFaaS clients may name any number: it is brought into the function's range.  0 lets it sleep. */
@@ -224,7 +213,9 @@ int dv_of_scale(struct dv_api_call *c, struct dv_err *err)
     if (!op)
         return dv_api_no_memory(err);
     op->status = 202;
-    return dv_api_op_sent(op, dv_control_fn_scale(c->api->cfg.control, dv_sv_c(fn->spec.ns),
-                                                  dv_sv_c(fn->spec.name), in_range(&fn->spec.scale, replicas),
-                                                  dv_api_op_done, op, err));
+    return dv_api_op_sent(op,
+                          dv_control_fn_scale(c->api->cfg.control, dv_sv_c(fn->spec.ns),
+                                              dv_sv_c(fn->spec.name), in_range(&fn->spec.scale, replicas),
+                                              dv_api_op_done, op, err),
+                          err);
 }

@@ -98,8 +98,10 @@ static int send_secret(struct dv_api_call *c, const cJSON *body, enum dv_put_mod
         return dv_api_no_memory(err);
     op->status = 202;
     const char *ns = dv_of_ns_in(text_of(body, "namespace"));
-    return dv_api_op_sent(op, dv_control_secret_put(c->api->cfg.control, dv_sv_c(ns), dv_sv_c(name), value,
-                                                    mode, dv_api_op_done, op, err));
+    return dv_api_op_sent(op,
+                          dv_control_secret_put(c->api->cfg.control, dv_sv_c(ns), dv_sv_c(name), value, mode,
+                                                dv_api_op_done, op, err),
+                          err);
 }
 
 static int put_secret(struct dv_api_call *c, enum dv_put_mode mode, struct dv_err *err)
@@ -133,8 +135,10 @@ static int send_secret_delete(struct dv_api_call *c, const cJSON *body, struct d
         return dv_api_no_memory(err);
     op->status = 202;
     ns = dv_of_ns_in(ns ? ns : dv_http_param(c->req, "namespace"));
-    return dv_api_op_sent(op, dv_control_secret_delete(c->api->cfg.control, dv_sv_c(ns), dv_sv_c(name),
-                                                       dv_api_op_done, op, err));
+    return dv_api_op_sent(
+        op,
+        dv_control_secret_delete(c->api->cfg.control, dv_sv_c(ns), dv_sv_c(name), dv_api_op_done, op, err),
+        err);
 }
 
 int dv_of_secrets_delete(struct dv_api_call *c, struct dv_err *err)
@@ -223,8 +227,10 @@ static int write_ns(struct dv_api_call *c, bool create, int status, struct dv_er
     if (!op)
         return dv_api_no_memory(err);
     op->status = status;
-    return dv_api_op_sent(op, dv_control_ns_put(c->api->cfg.control, dv_sv_c(inner), &ns.labels,
-                                                &ns.annotations, create, dv_api_op_done, op, err));
+    return dv_api_op_sent(op,
+                          dv_control_ns_put(c->api->cfg.control, dv_sv_c(inner), &ns.labels, &ns.annotations,
+                                            create, dv_api_op_done, op, err),
+                          err);
 }
 
 int dv_of_ns_create(struct dv_api_call *c, struct dv_err *err)
@@ -244,7 +250,8 @@ int dv_of_ns_delete(struct dv_api_call *c, struct dv_err *err)
         return dv_api_no_memory(err);
     op->status = 202;
     return dv_api_op_sent(
-        op, dv_control_ns_delete(c->api->cfg.control, dv_sv_c(dv_of_ns_in(c->arg)), dv_api_op_done, op, err));
+        op, dv_control_ns_delete(c->api->cfg.control, dv_sv_c(dv_of_ns_in(c->arg)), dv_api_op_done, op, err),
+        err);
 }
 
 /* ---------------------------------------------------------------- the rest */

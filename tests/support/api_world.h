@@ -225,26 +225,37 @@ static void world_apply_put(struct dv_control *c, struct pending *p)
     p->revision = revision;
 }
 
-static int world_check_put(struct dv_control *c, const struct dv_fn_put *put, size_t i, struct dv_err *err)
+/* "functions[i].x" when there are several, as the real one does it. */
+static const char *world_field(size_t n, size_t i, const char *name)
+{
+    static char field[64];
+    if (n == 1)
+        return name;
+    (void)snprintf(field, sizeof(field), "functions[%zu].%s", i, name);
+    return field;
+}
+
+static int world_check_put(struct dv_control *c, const struct dv_fn_put *put, size_t n, size_t i,
+                           struct dv_err *err)
 {
     const struct dv_function *there = dv_control_fn_find(c, dv_sv_c(put->spec->ns), dv_sv_c(put->spec->name));
-    char field[64];
-    (void)snprintf(field, sizeof(field), "functions[%zu].namespace", i);
     if (!dv_control_ns_exists(c, dv_sv_c(put->spec->ns)))
-        return dv_err_field(err, DV_INVALID, field, "%s: there is no such namespace", field);
+        return dv_err_field(err, DV_INVALID, world_field(n, i, "namespace"), "namespace does not exist");
     if (put->mode == DV_PUT_CREATE && there)
-        return dv_err_set(err, DV_EXISTS, "function exists");
+        return dv_err_field(err, DV_EXISTS, world_field(n, i, "name"), "function exists already");
     if (put->mode == DV_PUT_REPLACE && !there)
-        return dv_err_set(err, DV_NOT_FOUND, "no such function");
+        return dv_err_field(err, DV_NOT_FOUND, world_field(n, i, "name"), "function does not exist");
     if (put->if_revision != DV_REV_ANY && (!there || there->revision != put->if_revision))
-        return dv_err_set(err, DV_PRECONDITION, "the function was changed since");
+        return dv_err_field(err, DV_PRECONDITION, world_field(n, i, "name"),
+                            "it was changed since it was read");
     for (size_t k = 0; k < put->spec->secrets.n; k++) {
+        char name[32];
         bool found = false;
         for (size_t s = 0; s < c->n_secrets; s++)
             found |= strcmp(c->secrets[s][1], put->spec->secrets.v[k]) == 0;
-        (void)snprintf(field, sizeof(field), "functions[%zu].secrets[%zu]", i, k);
+        (void)snprintf(name, sizeof(name), "secrets[%zu]", k);
         if (!found)
-            return dv_err_field(err, DV_INVALID, field, "%s: there is no such secret", field);
+            return dv_err_field(err, DV_INVALID, world_field(n, i, name), "secret does not exist");
     }
     return DV_OK;
 }
@@ -254,7 +265,7 @@ int dv_control_fn_put(struct dv_control *c, const struct dv_fn_put *puts, size_t
 {
     struct dv_function fns[4] = {0};
     for (size_t i = 0; i < n; i++) {
-        int rc = world_check_put(c, &puts[i], i, err);
+        int rc = world_check_put(c, &puts[i], n, i, err);
         if (!rc)
             rc = dv_wire_copy(&dv_type_fn_spec, puts[i].spec, &c->arena, &fns[i].spec);
         if (rc)

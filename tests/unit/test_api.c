@@ -255,7 +255,7 @@ static void a_function_is_created_read_replaced_and_deleted(void **state)
     expect(r, 201, "\"spec\":{\"name\":\"hello\",\"namespace\":\"default\"");
     assert_string_equal(world_answer_header(r, "Location"), "/v1/functions/hello?namespace=default");
     assert_string_equal(world_answer_header(r, "ETag"), "\"1\"");
-    expect_problem(ask("POST", "/v1/functions", HELLO), 409, "", "exists");
+    expect_problem(ask("POST", "/v1/functions", HELLO), 409, "name", "exists");
     r = ask("GET", "/v1/functions/hello", NULL);
     expect(r, 200, "\"phase\":\"ready\",\"message\":\"1 replica answers\"");
     expect(r, 200, "\"log_tail\":\"boom\"");
@@ -278,7 +278,7 @@ static void the_path_and_the_body_must_name_the_same_function(void **state)
     expect_problem(ask("PUT", "/v1/functions/other", HELLO), 400, "name", "in the address");
     expect_problem(ask("PUT", "/v1/functions/hello?namespace=a", "{\"image\":\"i\",\"namespace\":\"b\"}"),
                    400, "namespace", NULL);
-    expect_problem(ask("POST", "/v1/functions?namespace=nope", HELLO), 400, "namespace", "no such namespace");
+    expect_problem(ask("POST", "/v1/functions?namespace=nope", HELLO), 400, "namespace", "does not exist");
     expect_problem(ask("POST", "/v1/functions", "{\"name\":\"a\",\"image\":\"i\",\"secrets\":[\"s\"]}"), 400,
                    "secrets[0]", NULL);
 }
@@ -311,7 +311,7 @@ static void a_write_with_an_old_etag_is_refused(void **state)
     static const char *const methods[] = {"PUT", "PATCH", "DELETE"};
     for (size_t i = 0; i < DV_COUNT(methods); i++) {
         expect_problem(ask_with(methods[i], "/v1/functions/hello", "{\"image\":\"c\"}", "If-Match", "\"1\""),
-                       412, "", "changed since");
+                       412, "name", "changed since");
         expect_problem(
             ask_with(methods[i], "/v1/functions/hello", "{\"image\":\"c\"}", "If-Match", "W/\"2\""), 412, "",
             "ETag");
@@ -387,6 +387,7 @@ static void apply_is_all_or_nothing_and_names_the_function_at_fault(void **state
          "functions[1].namespace"},
         {"{\"functions\":[{\"name\":\"c\",\"image\":\"i\"},{\"name\":\"c\",\"image\":\"i\"}]}",
          "functions[1].name"},
+        {"{\"functions\":[{\"name\":\"d\",\"image\":\"i\",\"namespace\":\"x\"}]}", "functions[0].namespace"},
         {"{\"functions\":[]}", "functions"},
         {"{}", "functions"},
         {"{\"functions\":{}}", "functions"},
