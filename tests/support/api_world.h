@@ -264,6 +264,8 @@ int dv_control_fn_put(struct dv_control *c, const struct dv_fn_put *puts, size_t
                       dv_control_done *done, void *ctx, struct dv_err *err)
 {
     struct dv_function fns[4] = {0};
+    if (n > DV_COUNT(fns) || c->n_fns + n > WORLD_FNS)
+        return dv_err_set(err, DV_QUOTA, "this world is small");
     for (size_t i = 0; i < n; i++) {
         int rc = world_check_put(c, &puts[i], n, i, err);
         if (!rc)
