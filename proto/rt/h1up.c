@@ -45,7 +45,8 @@ struct dv_h1up {
     uint64_t request_left; /* of a length */
     bool is_head_request, is_request_done, has_written, is_blocked;
     bool is_deaf;     /* the upstream reads no more: bytes are swallowed */
-    bool shut_at_end; /* close our direction when everything is written */
+    bool shut_at_end; /* close our direction when everything is written; upgraded */
+    bool is_finished; /* our direction of an upgraded connection */
     /* the upstream's direction */
     enum phase phase;
     struct dv_buf in; /* read, not yet taken */
@@ -164,7 +165,7 @@ static void stop_writing(struct dv_h1up *u)
 static void all_written(struct dv_h1up *u)
 {
     dv_buf_reset(&u->out, KEEP_BYTES);
-    if (!u->shut_at_end)
+    if (!u->shut_at_end || u->phase != RAW)
         return;
     u->shut_at_end = false;
     (void)shutdown(u->fd, SHUT_WR); /* fails only when it is closed already */
@@ -254,7 +255,7 @@ static size_t take_head(struct dv_h1up *u, const char *p, size_t n)
     u->ops->on_head(u->ctx, &head);
     if (!leave(u) || is_interim)
         return used;
-    if (u->phase == RAW && u->is_blocked)
+    if (u->phase == RAW && (u->is_blocked || u->shut_at_end))
         dv_loop_defer(u->loop, &u->defer); /* it was waiting for this */
     bool is_empty = head.body == DV_H1_NO_BODY || (head.body == DV_H1_LENGTH && head.content_length == 0);
     if (is_empty && u->phase == BODY)
@@ -418,13 +419,12 @@ static void read_on(struct dv_h1up *u)
             continue;
         if (n < 0 && errno == EAGAIN)
             break;
-        if (n <= 0) {
-            if (n < 0)
-                lost(u, errno);
-            else
-                on_eof(u);
-            return;
-        }
+        if (n < 0)
+            lost(u, errno);
+        if (n == 0)
+            on_eof(u);
+        if (n <= 0)
+            break; /* an end stays readable: it must not be watched any longer */
         if (has_kept)
             dv_buf_commit(&u->in, (size_t)n);
         if (has_kept ? !digest_kept(u) : !digest_fresh(u, p, (size_t)n))
@@ -575,7 +575,8 @@ int dv_h1up_begin(struct dv_h1up *u, const struct dv_h1up_request *req)
     u->request_left = req->body == DV_H1_LENGTH ? req->content_length : 0;
     u->is_head_request = dv_sv_eq(req->method, DV_SV("HEAD"));
     u->is_request_done = req->body != DV_H1_CHUNKED && u->request_left == 0;
-    u->has_written = u->is_blocked = u->has_answer_bytes = u->is_paused = u->is_resuming = false;
+    u->has_written = u->is_blocked = u->has_answer_bytes = u->is_paused = u->is_resuming = u->is_finished =
+        false;
     dv_loop_defer(u->loop, &u->defer);
     return DV_OK;
 }
@@ -602,7 +603,7 @@ int dv_h1up_send(struct dv_h1up *u, const void *p, size_t n, size_t *out_taken)
         return DV_INVALID;
     if (!is_raw && u->phase != DONE && u->is_request_done && n)
         return DV_INVALID;
-    if (is_raw && u->shut_at_end)
+    if (is_raw && u->is_finished)
         return DV_INVALID;
     size_t run = n;
     if (!u->is_deaf && u->phase != DONE) {
@@ -634,7 +635,8 @@ int dv_h1up_finish(struct dv_h1up *u, struct dv_sv trailers)
         return DV_OK;
     }
     if (u->request_body == DV_H1_UPGRADED) {
-        u->shut_at_end = true;
+        u->shut_at_end = !u->is_finished;
+        u->is_finished = true;
     } else if (u->request_body == DV_H1_CHUNKED && !u->is_request_done) {
         struct dv_buf *b = &u->out;
         if (dv_buf_reserve(b, trailers.n + 5))

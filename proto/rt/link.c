@@ -86,6 +86,11 @@ bool dv_link_is_open(const struct dv_link *l)
     return l->state == DV_LS_OPEN;
 }
 
+int dv_link_failure(const struct dv_link *l)
+{
+    return l->failed;
+}
+
 enum dv_link_purpose dv_link_purpose(const struct dv_link *l)
 {
     return l->cfg.purpose;

@@ -108,6 +108,11 @@ static int want_out(struct dv_linkio *io, bool on)
 static bool flush(struct dv_linkio *io)
 {
     struct dv_buf *out = dv_link_out(io->link);
+    struct dv_err err = DV_ERR_INIT;
+    if (dv_link_failure(io->link)) { /* a WINDOW or RESET that was lost would leave a stream hanging */
+        fail(io, dv_err_set(&err, dv_link_failure(io->link), "a frame of the link could not be made"), &err);
+        return false;
+    }
     while (dv_buf_len(out)) {
         ssize_t n = send(io->fd, dv_buf_ptr(out), dv_buf_len(out), MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
@@ -144,7 +149,7 @@ static void on_defer(struct dv_defer *d)
 
 void dv_linkio_kick(struct dv_linkio *io)
 {
-    if (io->loop && dv_buf_len(dv_link_out(io->link)))
+    if (io->loop && (dv_buf_len(dv_link_out(io->link)) || dv_link_failure(io->link)))
         dv_loop_defer(io->loop, &io->defer);
 }
 

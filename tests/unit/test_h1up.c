@@ -169,6 +169,15 @@ static void hear(const char *text)
     assert_string_equal(dv_buf_cstr(&heard), text);
 }
 
+/* Nothing is ready again and again: a turn of the loop waits. */
+static void assert_quiet(void)
+{
+    assert_int_equal(dv_loop_turn(loop, 0), DV_OK);
+    uint64_t from_ns = dv_clock_now_ns(&dv_clock_system);
+    assert_int_equal(dv_loop_turn(loop, 20), DV_OK);
+    assert_true(dv_clock_now_ns(&dv_clock_system) - from_ns >= 15 * DV_MS);
+}
+
 static void answered(const char *text)
 {
     say(text);
@@ -308,6 +317,7 @@ static void reuse_is_judged_by_what_is_certain(void **state)
         RUN_UNTIL(seen.n_ends);
         assert_int_equal(seen.n_errors, 0);
         assert_int_equal(seen.is_reusable, rows[i].is_reusable);
+        assert_quiet();
         assert_body(rows[i].body);
         (void)tear_down(NULL);
         (void)set_up(NULL);
@@ -472,6 +482,7 @@ static void a_paused_connection_reads_nothing_until_resumed_even_when_the_upstre
     for (int i = 0; i < 5; i++)
         assert_int_equal(dv_loop_turn(loop, 1), DV_OK);
     assert_int_equal(seen.n_heads + seen.n_errors, 0);
+    assert_quiet();
     dv_h1up_resume(up);
     RUN_UNTIL(seen.n_ends);
     assert_body("bye");
@@ -529,12 +540,33 @@ static void an_upgraded_connection_carries_raw_bytes_both_ways_until_each_side_c
     assert_int_equal(shutdown(peer, SHUT_WR), 0);
     RUN_UNTIL(seen.n_ends);
     assert_false(seen.is_reusable);
+    assert_quiet();
     assert_int_equal(dv_h1up_send(up, "still", 5, &taken), DV_OK);
     assert_int_equal(dv_h1up_finish(up, DV_SV("")), DV_OK);
+    assert_int_equal(dv_h1up_send(up, "more", 4, &taken), DV_INVALID);
     RUN_UNTIL(recv(peer, bytes, sizeof(bytes), 0) == 5);
     RUN_UNTIL(recv(peer, bytes, sizeof(bytes), 0) == 0);
     assert_int_equal(seen.n_ends, 1);
     assert_int_equal(seen.n_errors, 0);
+    (void)close(peer);
+    peer = -1;
+    assert_quiet();
+}
+
+static void our_direction_closes_only_once_the_upgrade_was_made(void **state)
+{
+    (void)state;
+    open_up();
+    struct dv_h1up_request req = {.method = DV_SV("GET"), .target = DV_SV("/ws"), .body = DV_H1_UPGRADED};
+    assert_int_equal(dv_h1up_begin(up, &req), DV_OK);
+    assert_int_equal(dv_h1up_finish(up, DV_SV("")), DV_OK);
+    hear("GET /ws HTTP/1.1\r\nConnection: Upgrade\r\n\r\n");
+    char byte;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(dv_loop_turn(loop, 1), DV_OK);
+    assert_int_equal(recv(peer, &byte, 1, 0), -1); /* still open */
+    say("HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    RUN_UNTIL(recv(peer, &byte, 1, 0) == 0);
 }
 
 static void an_upgrade_that_is_declined_is_an_ordinary_answer(void **state)
@@ -589,6 +621,7 @@ int main(void)
         with_peer(a_paused_connection_reads_nothing_until_resumed_even_when_the_upstream_is_gone),
         with_peer(an_upstream_that_does_not_read_stops_the_sender_at_the_bound),
         with_peer(an_upgraded_connection_carries_raw_bytes_both_ways_until_each_side_closes),
+        with_peer(our_direction_closes_only_once_the_upgrade_was_made),
         with_peer(an_upgrade_that_is_declined_is_an_ordinary_answer),
         with_peer(steady_state_allocates_nothing),
     };
