@@ -186,6 +186,8 @@ int cli_explain(struct cli *c, const struct cli_reply *r)
                             dv_buf_ptr(&r->body));
     if (!detail)
         detail = "the answer says nothing more";
+    if (field && strncmp(detail, field, strlen(field)) == 0)
+        field = NULL; /* the detail names it already */
     size_t n = strcspn(detail, "\n");
     bool is_one_line = detail[n] == 0 || detail[n + 1] == 0;
     return cli_fail(exit_code_of(r->status), "%s%s%.*s (%ld)%s%s", field ? field : "", field ? ": " : "",
