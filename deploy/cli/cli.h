@@ -102,6 +102,8 @@ const char *cli_state_dir(struct cli *c);
  * loopback gateway only).  CLI_OK whether or not one was found; CLI_FAILURE when a file that was named cannot
  * be read. */
 int cli_login_find(struct cli *c);
+/* A line of stdin, not shown while it is typed; NULL at its end. */
+const char *cli_ask_password(struct cli *c);
 int cli_login_save(struct cli *c, const char *gateway, const char *user, const char *password);
 bool cli_gateway_is_local(const char *gateway);
 /* Where `cluster up` said this machine's orchestrator is; NULL when there is none. */
@@ -213,6 +215,9 @@ int cli_cmd_secret_put(struct cli *c, void *args, const struct cli_list *words);
 int cli_cmd_secret_update(struct cli *c, void *args, const struct cli_list *words);
 int cli_cmd_secret_list(struct cli *c, void *args, const struct cli_list *words);
 int cli_cmd_secret_remove(struct cli *c, void *args, const struct cli_list *words);
+int cli_cmd_registry_login(struct cli *c, void *args, const struct cli_list *words);
+int cli_cmd_registry_list(struct cli *c, void *args, const struct cli_list *words);
+int cli_cmd_registry_remove(struct cli *c, void *args, const struct cli_list *words);
 int cli_cmd_ns_create(struct cli *c, void *args, const struct cli_list *words);
 int cli_cmd_ns_list(struct cli *c, void *args, const struct cli_list *words);
 int cli_cmd_ns_remove(struct cli *c, void *args, const struct cli_list *words);

@@ -6,7 +6,7 @@
 #include "deploy/cli/cli.h"
 
 /* A line of stdin; on a terminal the typing is not shown. */
-static const char *ask_password(struct cli *c)
+const char *cli_ask_password(struct cli *c)
 {
     struct termios old, quiet;
     bool hidden = isatty(0) && tcgetattr(0, &old) == 0;
@@ -36,7 +36,7 @@ int cli_cmd_login(struct cli *c, void *args, const struct cli_list *words)
         if (code)
             return code;
     } else {
-        c->password = ask_password(c);
+        c->password = cli_ask_password(c);
     }
     if (!c->password || !*c->password)
         return cli_fail(CLI_USAGE, "no password given");
