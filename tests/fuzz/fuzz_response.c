@@ -76,6 +76,11 @@ static void on_error(void *ctx, enum dv_h1up_fail why, const struct dv_err *err)
 
 static const struct dv_h1up_ops ops = {on_head, on_data, on_trailers, on_end, on_writable, on_error};
 
+static void remove_socket(void)
+{
+    (void)unlink(address.un.sun_path);
+}
+
 static void set_up(void)
 {
     if (loop)
@@ -84,7 +89,8 @@ static void set_up(void)
     char path[64];
     (void)snprintf(path, sizeof(path), "unix:/tmp/davit-fuzz-%d.sock", (int)getpid());
     REQUIRE(dv_addr_parse(path, &address, NULL) == DV_OK);
-    (void)unlink(address.un.sun_path);
+    remove_socket();
+    REQUIRE(atexit(remove_socket) == 0);
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     REQUIRE(bind(listener, &address.sa, address.len) == 0 && listen(listener, 1) == 0);
 }
