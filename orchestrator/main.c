@@ -25,6 +25,7 @@ struct options {
     const char *listen, *metrics_listen, *state_dir, *log_level, *log_format, *access_log;
     const char *password_file, *token_file;
     int64_t threads, drain_ms, lost_ms, idle_ms;
+    bool print_routes;
 };
 
 struct app {
@@ -342,6 +343,8 @@ static bool parse(struct app *a, int argc, char **argv)
             .preset = "info", .choices = "debug|info|warn|error"),
         ROW("log-format", STR, log_format, "FORMAT", "How it is written.",
             .preset = "logfmt", .choices = "logfmt|json"),
+        ROW("print-routes", BOOL, print_routes, NULL, "Print every route of the API with its statuses, and end.",
+            .cli_only = true),
     };
 #undef ROW
     /* clang-format on */
@@ -355,6 +358,15 @@ static bool parse(struct app *a, int argc, char **argv)
     return dv_opts_main(&spec, argc, argv, &a->arena, &res, &a->exit_code);
 }
 
+static int print_routes(struct app *a)
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    bool ok =
+        dv_api_routes(&b) == DV_OK && fwrite(dv_buf_ptr(&b), 1, dv_buf_len(&b), stdout) == dv_buf_len(&b);
+    dv_arena_deinit(&a->arena);
+    return ok && fflush(stdout) == 0 ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
     struct app a = {.access_fd = -1};
@@ -365,6 +377,8 @@ int main(int argc, char **argv)
         dv_arena_deinit(&a.arena);
         return a.exit_code;
     }
+    if (a.o.print_routes)
+        return print_routes(&a);
     int rc = start(&a, &err);
     if (rc)
         (void)give_up(&a, &err);
