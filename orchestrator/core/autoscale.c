@@ -85,7 +85,10 @@ static void integrate(struct dv_scale_state *s, const struct dv_scale_policy *p,
     double flight = now->in_flight_time - s->last.in_flight_time;
     if (flight < 0)
         flight = (double)now->in_flight * dt; /* the counters began anew */
-    double waited = ((double)s->last.waiting + (double)now->waiting) / 2 * dt;
+    /* A queue is known at both ends only.  The lower counts: two requests that waited a moment each would
+     * otherwise look like one that waited all the time, and what is really waiting now asks by the drain
+     * signal. */
+    double waited = fmin((double)s->last.waiting, (double)now->waiting) * dt;
     double rate = (flight + waited) / dt;
     uint64_t width = bucket_ns(p), from = s->sampled_ns;
     while (from < now_ns) {
