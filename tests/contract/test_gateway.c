@@ -1139,6 +1139,46 @@ static void a_warm_request_allocates_nothing(void **state)
     rig_stop(g);
 }
 
+/* One more request in parallel, its n-th allocation failing: an honest answer or a closed connection, and the
+ * gateway goes on. */
+static void a_request_without_memory_harms_nobody_else(void **state)
+{
+    (void)state;
+    static const char *const asks[] = {
+        "POST /function/f/count HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
+        "POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
+        "POST /async-function/f HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
+        GET("/function/unknown"),
+    };
+    for (size_t k = 0; k < DV_COUNT(asks); k++) {
+        struct rig *g = plain_rig();
+        struct client busy = client_open(g);
+        client_send(&busy, "POST /function/f/swallow HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab");
+        rig_until(g, agent_streams(g) == 1);
+        for (uint64_t n = 1; n <= 12; n++) {
+            struct client c = client_open(g);
+            dv_alloc_fail_at(n);
+            client_send(&c, asks[k]);
+            uint64_t until = dv_clock_now_ns(&dv_clock_system) + 5 * DV_S;
+            char first[16] = "";
+            while (!first[0] && !c.eof && dv_clock_now_ns(&dv_clock_system) < until) {
+                ssize_t got = recv(c.fd, first, sizeof(first) - 1, 0);
+                c.eof = got == 0 || (got < 0 && errno != EAGAIN);
+                if (g->accepted)
+                    dv_gateway_async_done(g->g, dv_steal(&g->accepted), DV_OK, NULL);
+                (void)dv_loop_turn(g->loop, 1);
+            }
+            dv_alloc_fail_at(0);
+            assert_true(c.eof || strncmp(first, "HTTP/1.1 ", 9) == 0);
+            client_close(&c);
+            rig_until(g, agent_open_links(g) == 1);
+            expect_status(g, GET("/function/f/after"), "GET", 200);
+        }
+        client_close(&busy);
+        rig_stop(g);
+    }
+}
+
 static void one_who_never_stops_sending_does_not_hold_up_the_others(void **state)
 {
     (void)state;
@@ -1214,6 +1254,7 @@ int main(void)
         cmocka_unit_test(draining_gives_up_at_its_deadline),
         cmocka_unit_test(a_port_in_use_is_refused_with_the_address_and_the_cure),
         cmocka_unit_test(a_warm_request_allocates_nothing),
+        cmocka_unit_test(a_request_without_memory_harms_nobody_else),
         cmocka_unit_test(one_who_never_stops_sending_does_not_hold_up_the_others),
         cmocka_unit_test(stopping_with_requests_everywhere_leaves_nothing_behind),
     };
