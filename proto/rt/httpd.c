@@ -12,71 +12,15 @@
  *
  * A request has two owners: MHD until its completion callback, the user until the answer (or the stream's
  * end). The later of the two frees it.  dv_httpd_stop frees all that are left. */
-#include "proto/rt/httpd.h"
+#include "proto/rt/httpd_internal.h"
 #include "proto/base/alloc.h"
-#include "proto/base/arena.h"
-#include "proto/base/list.h"
-#include "proto/rt/loop.h"
 #include "proto/rt/sys.h"
 
-#include <assert.h>
-#include <microhttpd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STREAM_HIGH_BYTES = 1024 * 1024, READ_BLOCK = 16 * 1024, STOP_RUNS = 16, IDLE_S = 120 };
+enum { STOP_RUNS = 16, IDLE_S = 120 };
 #define DRAIN_MAX (64ull * 1024 * 1024)
-
-struct dv_httpd {
-    struct dv_loop *loop;
-    struct dv_httpd_cfg cfg;
-    char *unix_path;
-    struct MHD_Daemon *mhd;
-    struct dv_io io;
-    struct dv_timer timer;
-    struct dv_defer run;
-    struct dv_list reqs;
-    int port;
-    bool is_stopping;
-};
-
-enum phase {
-    READING,   /* head known, body arriving */
-    WAITING,   /* with the user */
-    ANSWERED,  /* a whole response is set, not yet queued */
-    STREAMING, /* response queued or about to be, body still to come */
-    ENDED,     /* the user is done with it */
-};
-
-struct param {
-    const char *name, *value;
-};
-
-struct dv_http_req {
-    struct dv_list node;
-    struct dv_httpd *d;
-    struct MHD_Connection *conn; /* NULL once MHD is done with it */
-    struct dv_arena arena;
-    struct dv_io gone; /* watches the socket while MHD does not */
-    enum phase phase;
-    char *method, *path, *query;
-    struct dv_buf body;
-    uint64_t n_dropped; /* bytes past the body limit */
-    struct MHD_Response *response;
-    int status;
-    struct param *headers, *params;
-    size_t n_headers, cap_headers, n_params;
-    struct dv_buf out; /* stream bytes not yet taken by MHD */
-    bool is_head_seen; /* the first handler call is over */
-    bool is_parsed;    /* params are */
-    bool is_suspended;
-    bool is_queued;     /* response given to MHD */
-    bool is_in_handler; /* MHD is on the stack, no resume needed */
-    bool is_gone;       /* client left, or the answer could not be made */
-    bool is_user_done;
-    void *user;
-    void (*on_gone)(void *user);
-};
 
 static const char k_busy[] = "the server is stopping\n";
 
@@ -129,7 +73,7 @@ static void req_free(struct dv_http_req *r)
     dv_free(r);
 }
 
-static void req_unref(struct dv_http_req *r)
+void dv_httpd_unref(struct dv_http_req *r)
 {
     if (!r->conn && r->is_user_done)
         req_free(r);
@@ -143,7 +87,7 @@ static void tell_gone(struct dv_http_req *r)
         fn(r->user);
 }
 
-static void resume(struct dv_http_req *r)
+void dv_httpd_resume(struct dv_http_req *r)
 {
     if (!r->is_suspended)
         return;
@@ -160,11 +104,11 @@ static void on_hangup(struct dv_io *io, uint32_t events)
     (void)events;
     dv_io_del(r->d->loop, io);
     r->is_gone = true;
-    resume(r); /* MHD closes the connection at its next run; r lives at least until then */
+    dv_httpd_resume(r); /* MHD closes the connection at its next run; r lives at least until then */
     tell_gone(r);
 }
 
-static void suspend(struct dv_http_req *r)
+void dv_httpd_suspend(struct dv_http_req *r)
 {
     r->is_suspended = true;
     MHD_suspend_connection(r->conn);
@@ -199,7 +143,7 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **con_cls,
         tell_gone(r);
         r->is_in_handler = was_in_handler;
     }
-    req_unref(r);
+    dv_httpd_unref(r);
 }
 
 /* ---- reading a request ---- */
@@ -297,7 +241,7 @@ static enum MHD_Result settle(struct dv_http_req *r)
     if (r->response)
         return queue(r);
     if (r->phase == WAITING)
-        suspend(r);
+        dv_httpd_suspend(r);
     return MHD_YES;
 }
 
@@ -324,6 +268,8 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const c
         r->phase = WAITING;
         if (r->n_dropped)
             refuse(r, 413, "the body is too large\n");
+        else if (!dv_httpd_parse_params(r))
+            refuse(r, 503, "out of memory\n"); /* a parameter less would be another request */
         else
             r->d->cfg.on_request(r->d->cfg.ctx, r);
         rc = settle(r);
@@ -332,216 +278,6 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *conn, const c
     }
     r->is_in_handler = false;
     return rc;
-}
-
-/* ---- answering ---- */
-
-struct dv_sv dv_http_method(const struct dv_http_req *r)
-{
-    return dv_sv_c(r->method);
-}
-
-struct dv_sv dv_http_path(const struct dv_http_req *r)
-{
-    return dv_sv_c(r->path);
-}
-
-struct dv_sv dv_http_query(const struct dv_http_req *r)
-{
-    return dv_sv_c(r->query);
-}
-
-struct dv_sv dv_http_header(const struct dv_http_req *r, const char *name)
-{
-    return r->conn ? dv_sv_c(MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, name)) : dv_sv(NULL, 0);
-}
-
-struct dv_sv dv_http_body(const struct dv_http_req *r)
-{
-    return dv_buf_sv(&r->body);
-}
-
-struct dv_arena *dv_http_arena(struct dv_http_req *r)
-{
-    return &r->arena;
-}
-
-void dv_http_set_user(struct dv_http_req *r, void *user, void (*on_gone)(void *user))
-{
-    r->user = user;
-    r->on_gone = on_gone;
-}
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Decode in place; what is not a proper escape, and %00, stays as it was sent. */
-static void unescape(char *s)
-{
-    char *to = s;
-    for (; *s; s++) {
-        int hi = s[0] == '%' && s[1] ? hex_digit(s[1]) : -1, lo = hi >= 0 ? hex_digit(s[2]) : -1;
-        if (lo >= 0 && (hi | lo)) {
-            *to++ = (char)(hi * 16 + lo);
-            s += 2;
-        } else {
-            *to++ = *s == '+' ? ' ' : *s;
-        }
-    }
-    *to = '\0';
-}
-
-static void parse_params(struct dv_http_req *r)
-{
-    if (r->is_parsed)
-        return;
-    size_t n = 1;
-    for (const char *p = r->query; *p; p++)
-        n += *p == '&';
-    struct param *list = dv_arena_alloc(&r->arena, n * sizeof(*list));
-    struct dv_sv rest = dv_sv_c(r->query), pair, name, value;
-    r->is_parsed = true;
-    for (size_t i = 0; list && i < n; i++) {
-        (void)dv_sv_cut(rest, '&', &pair, &rest);
-        (void)dv_sv_cut(pair, '=', &name, &value);
-        char *k = dv_arena_strndup(&r->arena, name.p, name.n);
-        char *v = dv_arena_strndup(&r->arena, value.p ? value.p : "", value.n);
-        if (!pair.n || !k || !v)
-            continue;
-        unescape(k);
-        unescape(v);
-        list[r->n_params++] = (struct param){k, v};
-    }
-    r->params = list;
-}
-
-bool dv_http_param_at(struct dv_http_req *r, size_t i, const char **name, const char **value)
-{
-    parse_params(r);
-    if (i >= r->n_params)
-        return false;
-    *name = r->params[i].name;
-    *value = r->params[i].value;
-    return true;
-}
-
-const char *dv_http_param(struct dv_http_req *r, const char *name)
-{
-    const char *k, *v;
-    for (size_t i = 0; dv_http_param_at(r, i, &k, &v); i++)
-        if (strcmp(k, name) == 0)
-            return v;
-    return NULL;
-}
-
-void dv_http_set_header(struct dv_http_req *r, const char *name, const char *value)
-{
-    if (r->n_headers == r->cap_headers) {
-        size_t cap = r->cap_headers ? r->cap_headers * 2 : 8;
-        struct param *grown = dv_arena_alloc(&r->arena, cap * sizeof(*grown));
-        if (!grown)
-            return;
-        if (r->n_headers)
-            memcpy(grown, r->headers, r->n_headers * sizeof(*grown));
-        r->headers = grown;
-        r->cap_headers = cap;
-    }
-    struct param h = {dv_arena_strdup(&r->arena, name), dv_arena_strdup(&r->arena, value)};
-    if (h.name && h.value)
-        r->headers[r->n_headers++] = h;
-}
-
-/* A response that could not be made leaves the client with a closed connection. */
-static void give(struct dv_http_req *r, int status, const char *content_type, struct MHD_Response *response)
-{
-    r->status = status;
-    r->response = response;
-    if (!response)
-        r->is_gone = true;
-    if (response && content_type)
-        (void)MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
-    for (size_t i = 0; response && i < r->n_headers; i++)
-        (void)MHD_add_response_header(response, r->headers[i].name, r->headers[i].value);
-    resume(r);
-}
-
-static void user_done(struct dv_http_req *r)
-{
-    r->phase = ENDED;
-    r->is_user_done = true;
-    r->on_gone = NULL;
-    if (!r->is_in_handler)
-        req_unref(r);
-}
-
-void dv_http_reply(struct dv_http_req *r, int status, const char *content_type, struct dv_sv body)
-{
-    dv_loop_assert_here(r->d->loop);
-    assert(r->phase == WAITING || r->is_gone);
-    if (r->conn && !r->is_gone) {
-        /* MHD's own copy; its prototype is not const, it does not write there. */
-        struct MHD_Response *response = MHD_create_response_from_buffer(
-            body.n, (void *)(uintptr_t)(body.n ? body.p : ""), MHD_RESPMEM_MUST_COPY);
-        r->phase = ANSWERED;
-        give(r, status, content_type, response);
-    }
-    user_done(r);
-}
-
-/* MHD asks for bytes of a stream. */
-static ssize_t on_read(void *cls, uint64_t pos, char *to, size_t max)
-{
-    struct dv_http_req *r = cls;
-    (void)pos;
-    size_t n = dv_buf_len(&r->out);
-    if (r->is_gone)
-        return MHD_CONTENT_READER_END_WITH_ERROR;
-    if (n) {
-        n = n < max ? n : max;
-        memcpy(to, dv_buf_ptr(&r->out), n);
-        dv_buf_consume(&r->out, n);
-        return (ssize_t)n;
-    }
-    if (r->phase == ENDED)
-        return MHD_CONTENT_READER_END_OF_STREAM;
-    suspend(r);
-    return 0;
-}
-
-void dv_http_stream(struct dv_http_req *r, int status, const char *content_type)
-{
-    dv_loop_assert_here(r->d->loop);
-    assert(r->phase == WAITING || r->is_gone);
-    r->phase = STREAMING;
-    if (r->conn && !r->is_gone)
-        give(r, status, content_type,
-             MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, READ_BLOCK, on_read, r, NULL));
-}
-
-int dv_http_stream_write(struct dv_http_req *r, struct dv_sv bytes)
-{
-    dv_loop_assert_here(r->d->loop);
-    if (!r->conn || r->is_gone)
-        return DV_OK;
-    if (dv_buf_add_sv(&r->out, bytes)) {
-        r->out.failed = 0;
-        return DV_AGAIN; /* no memory: this piece is lost, the caller slows down */
-    }
-    resume(r);
-    return dv_buf_len(&r->out) > STREAM_HIGH_BYTES ? DV_AGAIN : DV_OK;
-}
-
-void dv_http_stream_end(struct dv_http_req *r)
-{
-    dv_loop_assert_here(r->d->loop);
-    if (r->conn)
-        resume(r);
-    user_done(r);
 }
 
 /* ---- the server ---- */
@@ -651,7 +387,7 @@ void dv_httpd_stop(struct dv_httpd *d)
         for (int i = 0; i < STOP_RUNS && !dv_list_empty(&d->reqs); i++)
             (void)MHD_run(d->mhd);
         DV_LIST_FOR_EACH (it, &d->reqs)
-            resume(DV_LIST_ENTRY(it, struct dv_http_req, node));
+            dv_httpd_resume(DV_LIST_ENTRY(it, struct dv_http_req, node));
     }
     dv_io_del(d->loop, &d->io);
     dv_timer_cancel(d->loop, &d->timer);

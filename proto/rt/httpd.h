@@ -50,7 +50,8 @@ struct dv_arena *dv_http_arena(struct dv_http_req *r);
  * it; after a stop it must not be used any more. */
 void dv_http_set_user(struct dv_http_req *r, void *user, void (*on_gone)(void *user));
 
-/* Header for the answer; before the reply.  Copied. */
+/* Header for the answer; before the reply.  Copied.  Without memory for it the connection is closed
+ * unanswered. */
 void dv_http_set_header(struct dv_http_req *r, const char *name, const char *value);
 /* Answer; body is copied.  r must not be used afterwards. */
 void dv_http_reply(struct dv_http_req *r, int status, const char *content_type, struct dv_sv body);

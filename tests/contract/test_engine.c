@@ -573,6 +573,26 @@ static void closing_ends_what_is_under_way_in_silence(void **state)
     assert_int_equal(ew.n_done, 0);
 }
 
+static void close_it(void *ctx, int code, const struct dv_engine_container *c, const struct dv_err *err)
+{
+    ew_inspected(ctx, code, c, err);
+    ew.e->ops->close(ew.e);
+    ew.e = NULL;
+}
+
+static void an_engine_may_be_closed_by_the_last_who_waited(void **state)
+{
+    (void)state;
+    NEEDS_ENGINE();
+    ew.e->ops->events(ew.e, label, ew_event, ew_events_over, NULL);
+    ew.e->ops->inspect(ew.e, "davit-no-such", close_it, NULL);
+    ew_until(&ew.n_done, 1);
+    assert_int_equal(ew.code, DV_NOT_FOUND);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(dv_loop_turn(ew.loop, 2), DV_OK);
+    assert_false(ew.events_over);
+}
+
 /* ---- only with the real one: what the kernel makes of it ---- */
 
 static void the_container_is_as_hard_as_it_was_ordered(void **state)
@@ -657,7 +677,8 @@ int main(void)
     X(removing_what_runs_needs_force)                                                                        \
     X(a_network_is_made_once)                                                                                \
     X(calls_and_failures_are_counted)                                                                        \
-    X(closing_ends_what_is_under_way_in_silence)
+    X(closing_ends_what_is_under_way_in_silence)                                                             \
+    X(an_engine_may_be_closed_by_the_last_who_waited)
 #define FAKE(f) cmocka_unit_test_setup_teardown(f, open_fake, close_engine),
 #define REAL(f) cmocka_unit_test_setup_teardown(f, open_docker, close_engine),
     const struct CMUnitTest fake[] = {BOTH(FAKE)};
