@@ -1,7 +1,7 @@
 /* What the gateway's files share.  Everything here belongs to one loop's thread unless said otherwise.
  *
  *   gateway.c   the state loop's face        gw_loop.c  a loop: thread, listeners, news from the state loop
- *   ingress.c   client connections           request.c  one request's life        answer.c  what the client
+ *   ingress.c   client connections           request*.c one request's life        answer.c  what the client
  * is sent forward.c   what the function is sent    gw_fn.c    functions in a loop       gw_link.c streams to
  * agents gw_api.c    the API as an upstream       gw_async.c accepting async requests  accesslog.c,
  * gw_metrics.c */
