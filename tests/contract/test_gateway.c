@@ -147,6 +147,10 @@ static void answers_without_a_body_have_none(void **state)
     r = client_ask(&c, HEAD("/function/f/head"), "HEAD");
     assert_true(reply_has(&r, "content-length", "1234"));
     reply_free(&r);
+    r = client_ask(&c, HEAD("/function/f/head-field"), "HEAD");
+    assert_true(reply_has(&r, "content-length", "99"));
+    assert_null(strcasestr(strcasestr(r.text, "content-length") + 1, "content-length"));
+    reply_free(&r);
     r = client_ask(&c, GET("/function/f/after"), "GET"); /* nothing of those was taken for a body */
     assert_string_equal(reply_body(&r), "GET /after 5000");
     reply_free(&r);

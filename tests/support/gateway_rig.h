@@ -177,6 +177,8 @@ static void answer(struct rig *g, struct agent_stream *s)
                 true);
     } else if (strcmp(t, "/head") == 0) {
         respond(s, 200, DV_H1_NO_BODY, 1234, "", true);
+    } else if (strcmp(t, "/head-field") == 0) { /* as an agent passes on a container's answer to HEAD */
+        respond(s, 200, DV_H1_NO_BODY, 0, "Content-Length: 99\r\n", true);
     } else if (strcmp(t, "/upgrade") == 0 && s->body == DV_H1_UPGRADED) {
         s->is_raw = true;
         respond(s, 101, DV_H1_UPGRADED, 0, "Upgrade: chat\r\n", false);
