@@ -227,6 +227,7 @@ static void join_apply(struct ctl_write *w)
     dv_log(DV_LOG_INFO, have ? "node joined again" : "node joined", DV_LS("node", n->rec.name),
            DV_LID("id", n->id), DV_LS("address", n->rec.address));
     ctl_node_tell_gateway(n);
+    n->backoff_ns = 0; /* it is there now */
     if (has_moved)
         ctl_session_restart(n);
     else
