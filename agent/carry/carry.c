@@ -9,6 +9,7 @@
  * telling. */
 #include "agent/carry/carry_internal.h"
 #include "proto/base/alloc.h"
+#include "proto/rt/metrics.h"
 
 static const char *const outcome_names[CARRY_N_OUTCOMES] = {[CARRY_OK] = "ok",
                                                             [CARRY_CANCEL] = "cancelled",
@@ -23,6 +24,12 @@ static const char *const outcome_names[CARRY_N_OUTCOMES] = {[CARRY_OK] = "ok",
 
 /* ---- shared replicas ---- */
 
+static void carry_unref(struct dv_carry *c)
+{
+    if (atomic_fetch_sub(&c->refs, 1) == 1)
+        dv_free(c);
+}
+
 void carry_live_ref(struct carry_live *live)
 {
     atomic_fetch_add(&live->refs, 1);
@@ -30,15 +37,17 @@ void carry_live_ref(struct carry_live *live)
 
 void carry_live_unref(struct carry_live *live)
 {
-    if (atomic_fetch_sub(&live->refs, 1) == 1)
-        dv_free(live);
+    if (atomic_fetch_sub(&live->refs, 1) != 1)
+        return;
+    carry_unref(live->carry);
+    dv_free(live);
 }
 
 static void on_drained(struct dv_msg *m)
 {
     struct carry_live *live = DV_CONTAINER_OF(m, struct carry_live, drained_msg);
     struct dv_carry *c = live->carry;
-    if (dv_idmap_find(&c->lives, live->id) == live && c->cfg.on_drained)
+    if (!c->is_closed && dv_idmap_find(&c->lives, live->id) == live && c->cfg.on_drained)
         c->cfg.on_drained(c->cfg.ctx, live->id);
     carry_live_unref(live);
 }
@@ -49,7 +58,7 @@ static void on_trouble(struct dv_msg *m)
     struct dv_carry *c = live->carry;
     enum dv_link_reset what = (enum dv_link_reset)atomic_load(&live->trouble);
     atomic_store(&live->is_trouble_pending, false);
-    if (dv_idmap_find(&c->lives, live->id) == live && c->cfg.on_trouble)
+    if (!c->is_closed && dv_idmap_find(&c->lives, live->id) == live && c->cfg.on_trouble)
         c->cfg.on_trouble(c->cfg.ctx, live->id, what);
     carry_live_unref(live);
 }
@@ -84,6 +93,7 @@ static int live_new(struct dv_carry *c, const struct dv_carry_replica *r, struct
     (void)dv_copy(live->address_text, sizeof(live->address_text), r->address);
     live->refs = 1;
     live->carry = c;
+    atomic_fetch_add(&c->refs, 1);
     live->id = r->id;
     live->concurrency = r->concurrency;
     live->drained_msg.fn = on_drained;
@@ -103,6 +113,7 @@ int dv_carry_start(const struct dv_carry_cfg *cfg, struct dv_carry **out, struct
     if (!c)
         return dv_err_set(err, DV_E_NOMEM, "carry");
     c->cfg = *cfg;
+    c->refs = 1;
     int n = cfg->n_loops > 0 ? cfg->n_loops : 1;
     dv_map_init(&c->lives, 0);
     c->loops = dv_zalloc_n((size_t)n, sizeof(*c->loops));
@@ -132,7 +143,8 @@ void dv_carry_free(struct dv_carry *c)
         carry_live_unref(live);
     dv_map_deinit(&c->lives);
     dv_free(c->loops);
-    dv_free(c);
+    c->is_closed = true;
+    carry_unref(c);
 }
 
 void dv_carry_adopt(struct dv_carry *c, struct dv_linkio *io)
@@ -217,31 +229,33 @@ static uint64_t sum(const struct dv_carry *c, size_t offset)
     return n;
 }
 
-static void metric(struct dv_buf *out, const char *name, const char *type, const char *help, uint64_t value)
+static void metric(struct dv_buf *out, const char *name, enum dv_metric_kind kind, const char *help,
+                   uint64_t value)
 {
-    (void)dv_buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %llu\n", name, help, name, type, name,
-                      (unsigned long long)value); /* failures stay in out->failed */
+    (void)dv_metric_head(out, name, kind, help); /* failures stay in out->failed */
+    (void)dv_metric_u64(out, name, NULL, 0, value);
 }
 
 void dv_carry_metrics(struct dv_carry *c, struct dv_buf *out)
 {
-    (void)dv_buf_add_c(
-        out, "# HELP davit_agent_requests_total Requests that gateways sent here, by how they ended.\n"
-             "# TYPE davit_agent_requests_total counter\n");
-    for (int k = 0; k < CARRY_N_OUTCOMES; k++)
-        (void)dv_buf_addf(
-            out, "davit_agent_requests_total{result=\"%s\"} %llu\n", outcome_names[k],
-            (unsigned long long)sum(c, offsetof(struct carry_loop, outcomes) + (size_t)k * sizeof(uint64_t)));
-    metric(out, "davit_agent_requests_in_flight", "gauge", "Requests inside containers now.",
+    static const char total[] = "davit_agent_requests_total";
+    (void)dv_metric_head(out, total, DV_METRIC_COUNTER,
+                         "Requests that gateways sent here, by how they ended.");
+    for (size_t k = 0; k < CARRY_N_OUTCOMES; k++) {
+        struct dv_label result = {"result", dv_sv_c(outcome_names[k])};
+        (void)dv_metric_u64(out, total, &result, 1,
+                            sum(c, offsetof(struct carry_loop, outcomes) + k * sizeof(uint64_t)));
+    }
+    metric(out, "davit_agent_requests_in_flight", DV_METRIC_GAUGE, "Requests inside containers now.",
            sum(c, offsetof(struct carry_loop, n_streams)));
-    metric(out, "davit_agent_connections_total", "counter", "Connections opened to containers.",
+    metric(out, "davit_agent_connections_total", DV_METRIC_COUNTER, "Connections opened to containers.",
            sum(c, offsetof(struct carry_loop, connects)));
-    metric(out, "davit_agent_connections_reused_total", "counter",
+    metric(out, "davit_agent_connections_reused_total", DV_METRIC_COUNTER,
            "Requests that found a connection kept alive.", sum(c, offsetof(struct carry_loop, reuses)));
-    metric(out, "davit_agent_retries_total", "counter", "Requests repeated on a fresh connection.",
+    metric(out, "davit_agent_retries_total", DV_METRIC_COUNTER, "Requests repeated on a fresh connection.",
            sum(c, offsetof(struct carry_loop, retries)));
-    metric(out, "davit_agent_request_body_bytes_total", "counter", "Bytes of request bodies.",
+    metric(out, "davit_agent_request_body_bytes_total", DV_METRIC_COUNTER, "Bytes of request bodies.",
            sum(c, offsetof(struct carry_loop, bytes_in)));
-    metric(out, "davit_agent_response_body_bytes_total", "counter", "Bytes of answers' bodies.",
+    metric(out, "davit_agent_response_body_bytes_total", DV_METRIC_COUNTER, "Bytes of answers' bodies.",
            sum(c, offsetof(struct carry_loop, bytes_out)));
 }

@@ -130,6 +130,9 @@ struct carry_loop {
 };
 
 struct dv_carry {
+    _Atomic int
+        refs; /* the owner's and one per live replica: messages to the state loop may outlast dv_carry_free */
+    bool is_closed; /* state loop */
     struct dv_carry_cfg cfg;
     struct dv_map lives; /* id -> carry_live, state loop */
     int n_loops, next_loop;
