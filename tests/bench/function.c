@@ -97,7 +97,9 @@ static bool pump(struct conn *c)
 {
     make_frame(c->chunk);
     while (c->out_left) {
-        unsigned long n = c->chunk ? frame_size - c->frame_at : c->out_left < frame_size ? c->out_left : frame_size;
+        unsigned long n = c->chunk                   ? frame_size - c->frame_at
+                          : c->out_left < frame_size ? c->out_left
+                                                     : frame_size;
         ssize_t sent = send(c->fd, frame + c->frame_at, n, MSG_NOSIGNAL);
         if (sent < 0 && errno == EAGAIN) {
             want_write(c, true);
@@ -125,8 +127,11 @@ static bool answer_long(struct conn *c, unsigned long long bytes, unsigned long 
     c->chunk = chunk;
     c->frame_at = 0;
     c->out_left = chunk ? (bytes + chunk - 1) / chunk * chunk : bytes;
-    int n = chunk ? sprintf(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")
-                  : sprintf(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %llu\r\n\r\n", bytes);
+    int n = chunk
+                ? sprintf(out,
+                          "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")
+                : sprintf(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %llu\r\n\r\n",
+                          bytes);
     return send_all(c->fd, out, (size_t)n) && pump(c);
 }
 
@@ -134,7 +139,8 @@ static bool answer_body(struct conn *c)
 {
     char out[192], body[48];
     int n_body = sprintf(body, "%llu\n", c->in_total);
-    int n = sprintf(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", n_body, body);
+    int n = sprintf(out, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s",
+                    n_body, body);
     c->is_in_body = false;
     return send_all(c->fd, out, (size_t)n);
 }
@@ -151,7 +157,8 @@ static bool take_body(struct conn *c, const char *data, size_t n)
 
 static bool serve(struct conn *c, char *end)
 {
-    static const char hello[] = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, Davit\n";
+    static const char hello[] =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, Davit\n";
     *end = 0;
     size_t body = c->have - (size_t)(end + 4 - c->head);
     if (strncmp(c->head, "GET ", 4) == 0) {
@@ -172,7 +179,8 @@ static bool serve(struct conn *c, char *end)
 
 static bool on_readable(struct conn *c)
 {
-    ssize_t n = c->is_in_body ? recv(c->fd, in, sizeof(in), 0) : recv(c->fd, c->head + c->have, HEAD_BYTES - c->have, 0);
+    ssize_t n = c->is_in_body ? recv(c->fd, in, sizeof(in), 0)
+                              : recv(c->fd, c->head + c->have, HEAD_BYTES - c->have, 0);
     if (n <= 0)
         return n < 0 && errno == EAGAIN;
     if (c->is_in_body)
@@ -207,7 +215,8 @@ static void on_term(int signal)
 int main(void)
 {
     const char *port = getenv("PORT");
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(port ? (unsigned short)strtoul(port, NULL, 10) : 8080)};
+    struct sockaddr_in any = {.sin_family = AF_INET,
+                              .sin_port = htons(port ? (unsigned short)strtoul(port, NULL, 10) : 8080)};
     int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
     struct epoll_event e = {.events = EPOLLIN}, events[EVENTS_MAX];
     (void)signal(SIGTERM, on_term); /* process 1 has no default action */

@@ -1,10 +1,10 @@
 /* davit-load: HTTP/1.1 load from one thread, with honest latencies.  What it is told, and one JSON object.
  *
  *     davit-load -c 32 -d 2 http://127.0.0.1:8080/function/hello           closed loop
- *     davit-load -c 32 -d 2 --rate 20000 http://...                        open loop, latency from when it was due
- *     davit-load --idle 10000 --rate 500 'http://.../function/f{}' --targets 10
+ *     davit-load -c 32 -d 2 --rate 20000 http://...                        open loop, latency from when it
+ * was due davit-load --idle 10000 --rate 500 'http://.../function/f{}' --targets 10
  *
- * Pin it from outside (taskset); load_run.c says what is counted. */
+ * SIGINT and SIGTERM end a run early.  Pin it from outside (taskset); load_run.c says what is counted. */
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -52,31 +52,57 @@ static uint64_t seconds_ns(const char *text)
 static bool take_option(struct options *o, int c, const char *arg)
 {
     switch (c) {
-    case 'c': o->cfg.n_connections = (unsigned)strtoul(arg, NULL, 10); return true;
-    case 'r': o->cfg.rate = strtod(arg, NULL); return true;
-    case 'd': o->cfg.duration_ns = seconds_ns(arg); return true;
-    case 'w': o->cfg.warmup_ns = seconds_ns(arg); return true;
-    case 'n': o->cfg.count = strtoull(arg, NULL, 10); return true;
-    case 'X': o->method = arg; return true;
-    case 'b': o->cfg.body_bytes = strtoull(arg, NULL, 10); return true;
-    case 'H': return add_header(o, arg);
-    case 't': o->cfg.timeout_ns = seconds_ns(arg); return true;
-    case 'T': o->n_targets = strtoull(arg, NULL, 10); return o->n_targets > 0 && o->n_targets <= TARGETS_MAX;
-    case 'e': o->cfg.expected_bytes = strtoll(arg, NULL, 10); return true;
-    case 'i': o->cfg.n_idle = (unsigned)strtoul(arg, NULL, 10); return true;
-    case 's': o->cfg.n_slow = (unsigned)strtoul(arg, NULL, 10); return true;
-    default: return false;
+    case 'c':
+        o->cfg.n_connections = (unsigned)strtoul(arg, NULL, 10);
+        return true;
+    case 'r':
+        o->cfg.rate = strtod(arg, NULL);
+        return true;
+    case 'd':
+        o->cfg.duration_ns = seconds_ns(arg);
+        return true;
+    case 'w':
+        o->cfg.warmup_ns = seconds_ns(arg);
+        return true;
+    case 'n':
+        o->cfg.count = strtoull(arg, NULL, 10);
+        return true;
+    case 'X':
+        o->method = arg;
+        return true;
+    case 'b':
+        o->cfg.body_bytes = strtoull(arg, NULL, 10);
+        return true;
+    case 'H':
+        return add_header(o, arg);
+    case 't':
+        o->cfg.timeout_ns = seconds_ns(arg);
+        return true;
+    case 'T':
+        o->n_targets = strtoull(arg, NULL, 10);
+        return o->n_targets > 0 && o->n_targets <= TARGETS_MAX;
+    case 'e':
+        o->cfg.expected_bytes = strtoll(arg, NULL, 10);
+        return true;
+    case 'i':
+        o->cfg.n_idle = (unsigned)strtoul(arg, NULL, 10);
+        return true;
+    case 's':
+        o->cfg.n_slow = (unsigned)strtoul(arg, NULL, 10);
+        return true;
+    default:
+        return false;
     }
 }
 
 static bool parse_options(struct options *o, int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"connections", 1, NULL, 'c'}, {"rate", 1, NULL, 'r'},    {"duration", 1, NULL, 'd'},
-        {"warmup", 1, NULL, 'w'},      {"count", 1, NULL, 'n'},   {"method", 1, NULL, 'X'},
-        {"body", 1, NULL, 'b'},        {"header", 1, NULL, 'H'},  {"timeout", 1, NULL, 't'},
-        {"targets", 1, NULL, 'T'},     {"idle", 1, NULL, 'i'},    {"expect-bytes", 1, NULL, 'e'},
-        {"slow", 1, NULL, 's'},        {"help", 0, NULL, 'h'},    {NULL, 0, NULL, 0},
+        {"connections", 1, NULL, 'c'}, {"rate", 1, NULL, 'r'},   {"duration", 1, NULL, 'd'},
+        {"warmup", 1, NULL, 'w'},      {"count", 1, NULL, 'n'},  {"method", 1, NULL, 'X'},
+        {"body", 1, NULL, 'b'},        {"header", 1, NULL, 'H'}, {"timeout", 1, NULL, 't'},
+        {"targets", 1, NULL, 'T'},     {"idle", 1, NULL, 'i'},   {"expect-bytes", 1, NULL, 'e'},
+        {"slow", 1, NULL, 's'},        {"help", 0, NULL, 'h'},   {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "c:r:d:w:n:X:b:H:t:h", longs, NULL)) != -1;)
         if (!take_option(o, c, optarg))
@@ -120,8 +146,9 @@ static char *make_head(const struct options *o, const char *host, const char *pa
         (void)snprintf(number, sizeof(number), "%" PRIu64, index);
     if (o->cfg.body_bytes)
         (void)snprintf(length, sizeof(length), "Content-Length: %" PRIu64 "\r\n", o->cfg.body_bytes);
-    int n = snprintf(head, sizeof(head), "%s %.*s%s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: davit-load\r\n%s%s\r\n",
-                     o->method, n_path, path, number, rest, host, o->headers, length);
+    int n =
+        snprintf(head, sizeof(head), "%s %.*s%s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: davit-load\r\n%s%s\r\n",
+                 o->method, n_path, path, number, rest, host, o->headers, length);
     return n > 0 && (size_t)n < sizeof(head) ? strdup(head) : NULL;
 }
 
@@ -170,15 +197,22 @@ static void print_errors(const struct load_result *r)
 static void print_result(const struct load_result *r)
 {
     const struct load_hist *h = &r->latency;
-    printf("{\"requests\":%" PRIu64 ",\"requests_all\":%" PRIu64 ",\"duration_s\":%.3f,\"rps\":%.1f,", r->n_counted,
-           r->n_all, r->seconds, r->seconds > 0 ? (double)r->n_counted / r->seconds : 0);
+    printf("{\"requests\":%" PRIu64 ",\"requests_all\":%" PRIu64 ",\"duration_s\":%.3f,\"rps\":%.1f,",
+           r->n_counted, r->n_all, r->seconds, r->seconds > 0 ? (double)r->n_counted / r->seconds : 0);
     print_errors(r);
-    printf(",\"mean_us\":%.1f,\"p50_us\":%.1f,\"p90_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f,\"max_us\":%.1f",
-           h->n ? us(h->sum_ns) / (double)h->n : 0, us(load_hist_at(h, 0.5)), us(load_hist_at(h, 0.9)),
-           us(load_hist_at(h, 0.99)), us(load_hist_at(h, 0.999)), us(h->max_ns));
-    printf(",\"bytes_in\":%" PRIu64 ",\"bytes_out\":%" PRIu64 ",\"connects\":%" PRIu64 ",\"idle_open\":%" PRIu64
-           ",\"slow_cut\":%" PRIu64 "}\n",
+    printf(
+        ",\"mean_us\":%.1f,\"p50_us\":%.1f,\"p90_us\":%.1f,\"p99_us\":%.1f,\"p999_us\":%.1f,\"max_us\":%.1f",
+        h->n ? us(h->sum_ns) / (double)h->n : 0, us(load_hist_at(h, 0.5)), us(load_hist_at(h, 0.9)),
+        us(load_hist_at(h, 0.99)), us(load_hist_at(h, 0.999)), us(h->max_ns));
+    printf(",\"bytes_in\":%" PRIu64 ",\"bytes_out\":%" PRIu64 ",\"connects\":%" PRIu64
+           ",\"idle_open\":%" PRIu64 ",\"slow_cut\":%" PRIu64 "}\n",
            r->bytes_in, r->bytes_out, r->n_connects, r->n_idle_open, r->n_slow_cut);
+}
+
+static void on_signal(int signo)
+{
+    (void)signo;
+    load_is_interrupted = 1;
 }
 
 static void raise_limits(void)
@@ -194,7 +228,10 @@ int main(int argc, char **argv)
 {
     struct options o = {
         .n_targets = 1,
-        .cfg = {.n_connections = 1, .warmup_ns = 200000000, .duration_ns = 2000000000, .timeout_ns = 10000000000,
+        .cfg = {.n_connections = 1,
+                .warmup_ns = 200000000,
+                .duration_ns = 2000000000,
+                .timeout_ns = 10000000000,
                 .expected_bytes = -1},
     };
     static struct load_result result;
@@ -204,6 +241,8 @@ int main(int argc, char **argv)
         return 2;
     }
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGINT, on_signal);
+    (void)signal(SIGTERM, on_signal);
     raise_limits();
     int rc = load_run(&o.cfg, &result);
     if (!rc)

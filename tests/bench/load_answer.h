@@ -23,7 +23,7 @@ enum load_answer_state {
 struct load_answer {
     enum load_answer_state state;
     int status;
-    bool is_head;   /* set by the caller: the request was HEAD, no body follows */
+    bool is_head; /* set by the caller: the request was HEAD, no body follows */
     bool is_chunked, has_length, closes;
     uint64_t left, n_body;
     size_t n_line;

@@ -1,12 +1,13 @@
 /* One thread, one epoll, every connection a small state machine.
  *
  * Closed loop: each of the n connections sends its next request when its answer is complete.
- * Open loop: request k is due at start + k / rate whatever the answers do.  It leaves on the connection that became
- * free last; when none is free it waits, and its latency counts from when it was due.  A slow answer is thus paid by
- * everything that should have been sent meanwhile ("coordinated omission" is what is left out otherwise).
+ * Open loop: request k is due at start + k / rate whatever the answers do.  It leaves on the connection that
+ * became free last; when none is free it waits, and its latency counts from when it was due.  A slow answer
+ * is thus paid by everything that should have been sent meanwhile ("coordinated omission" is what is left out
+ * otherwise).
  *
- * Idle connections send one request and then nothing, slow ones a byte of a request each second; both only weigh on
- * the server, their answers are not counted. */
+ * Idle connections send one request and then nothing, slow ones a byte of a request each second; both only
+ * weigh on the server, their answers are not counted. */
 #include "tests/bench/load_run.h"
 
 #include <errno.h>
@@ -23,10 +24,12 @@
 
 enum { CONNECTING_MAX = 128, EVENTS_MAX = 256, READ_BYTES = 256 * 1024, WRITE_BYTES = 256 * 1024 };
 #define SECOND_NS UINT64_C(1000000000)
-#define TICK_NS UINT64_C(10000000)
+#define TICK_NS   UINT64_C(10000000)
 
 const char *const load_trouble_names[LOAD_N_TROUBLES] = {"connect",   "closed", "timeout",
                                                          "malformed", "wrong",  "unfinished"};
+
+volatile sig_atomic_t load_is_interrupted;
 
 enum conn_state { CONN_CLOSED, CONN_CONNECTING, CONN_FREE, CONN_BUSY };
 enum conn_kind { CONN_LOAD, CONN_IDLE, CONN_SLOW };
@@ -237,7 +240,8 @@ static void count_answer(struct run *r, struct conn *c)
     }
     o->n_all++;
     o->n_status[c->answer.status]++;
-    if (!is_good || c->due_ns < r->count_from_ns || (r->cfg->rate <= 0 && !r->cfg->count && now_ns > r->end_ns))
+    if (!is_good || c->due_ns < r->count_from_ns ||
+        (r->cfg->rate <= 0 && !r->cfg->count && now_ns > r->end_ns))
         return;
     o->n_counted++;
     load_hist_add(&o->latency, now_ns - c->due_ns);
@@ -413,7 +417,7 @@ static bool is_done(const struct run *r)
 static int loop(struct run *r)
 {
     uint64_t begin_ns = r->now_ns = clock_ns();
-    while (!is_done(r)) {
+    while (!is_done(r) && !load_is_interrupted) {
         if (open_some(r))
             return -1;
         wait_events(r);
@@ -430,11 +434,13 @@ static void sum_up(struct run *r)
     struct load_result *o = r->out;
     for (unsigned i = 0; i < r->n_conns; i++)
         o->n_idle_open += r->conns[i].kind == CONN_IDLE && r->conns[i].state == CONN_FREE;
+    uint64_t until_ns = r->cfg->count || r->now_ns < r->end_ns ? r->now_ns : r->end_ns;
+    o->seconds = until_ns > r->count_from_ns ? (double)(until_ns - r->count_from_ns) / 1e9 : 0;
+    if (load_is_interrupted) /* what is missing is nobody's fault */
+        return;
     o->n_trouble[LOAD_UNFINISHED] += r->n_busy;
     for (; r->cfg->rate > 0 && !r->cfg->count && due_at(r, r->n_due) < r->end_ns; r->n_due++)
         o->n_trouble[LOAD_UNFINISHED]++;
-    uint64_t took_ns = r->cfg->count ? r->now_ns - r->count_from_ns : r->cfg->duration_ns;
-    o->seconds = (double)took_ns / 1e9;
 }
 
 int load_run(const struct load_cfg *cfg, struct load_result *out)

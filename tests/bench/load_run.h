@@ -3,6 +3,7 @@
 #define DV_LOAD_RUN_H
 
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -40,6 +41,9 @@ struct load_result {
     uint64_t n_connects, n_idle_open, n_slow_cut, bytes_in, bytes_out;
     double seconds; /* that n_counted took */
 };
+
+/* Set by a signal handler: the run ends at once, with what it has so far. */
+extern volatile sig_atomic_t load_is_interrupted;
 
 /* Runs until the end; 0, or -1 with a message on stderr (no descriptors, no memory). */
 int load_run(const struct load_cfg *cfg, struct load_result *out);

@@ -25,6 +25,7 @@ from scenario import Skip, wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BIN = os.environ.get("DAVIT_BIN", os.path.join(ROOT, "build/dev/bin"))
+PROGRAMS = ("davit-orchestrator", "davit-agent", "davit-init", "davit")
 HELLO = "davit/hello:test"  # FROM scratch
 TOOLS = "davit/tools:test"  # the same program, and busybox
 
@@ -215,7 +216,8 @@ class Node:
 
     def start_agent(self, *extra):
         os.makedirs(self.directory, exist_ok=True)
-        command = ["nsenter", f"--net=/run/netns/{self.namespace}", f"{BIN}/davit-agent", "--orchestrator", self.cluster.url,
+        enter = ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []
+        command = [*enter, *self.cluster.wrap("agent"), f"{BIN}/davit-agent", "--orchestrator", self.cluster.url,
                    "--name", self.name, "--listen", f"{self.address}:8090", "--metrics-listen", f"{self.address}:8083",
                    "--docker", f"unix://{self.engine.socket}", "--state-dir", f"{self.directory}/agent", *extra]
         self.agent = Process(f"agent {self.name}", command, f"{self.directory}/agent.log",
@@ -256,7 +258,7 @@ class Cluster:
         for program in ("dockerd", "ip", "nsenter"):
             if not shutil.which(program):
                 raise Skip(f"{program} is not installed")
-        for program in ("davit-orchestrator", "davit-agent", "davit-init", "davit"):
+        for program in PROGRAMS:
             if not os.access(f"{BIN}/{program}", os.X_OK):
                 raise AssertionError(f"{BIN}/{program} was not built")
         number = os.getpid() % 250 + 1
@@ -308,9 +310,13 @@ class Cluster:
         run("tar", "-C", work, "-cf", f"{work}.tar", "bin", "hello")
         return {HELLO: f"{hello}.tar", TOOLS: f"{work}.tar"}
 
-    def start_orchestrator(self):
-        command = [f"{BIN}/davit-orchestrator", "--listen", f"{self.address}:8080",
-                   "--metrics-listen", f"{self.address}:8082", "--state-dir", f"{self.directory}/orchestrator"]
+    def wrap(self, program):
+        """Words in front of the command line of `program` ("orchestrator", "agent")."""
+        return []
+
+    def start_orchestrator(self, *extra):
+        command = [*self.wrap("orchestrator"), f"{BIN}/davit-orchestrator", "--listen", f"{self.address}:8080",
+                   "--metrics-listen", f"{self.address}:8082", "--state-dir", f"{self.directory}/orchestrator", *extra]
         self.orchestrator = Process("orchestrator", command, f"{self.directory}/orchestrator.log").start()
         wait_until("the orchestrator answers", self._orchestrator_answers, 20)
 
@@ -336,8 +342,10 @@ class Cluster:
             node.engine.clear()
         for node in self.nodes:
             node.engine.stop()
-            run("ip", "netns", "delete", node.namespace, check=False)
-        run("ip", "link", "delete", self.bridge, check=False)
+            if node.namespace:
+                run("ip", "netns", "delete", node.namespace, check=False)
+        if self.bridge:
+            run("ip", "link", "delete", self.bridge, check=False)
         with open("/proc/mounts") as f:
             mounts = [line.split()[1] for line in f if line.split()[1].startswith(self.directory)]
         for mount in sorted(mounts, reverse=True):
