@@ -6,7 +6,7 @@ MACHINE_BUILD_PACKAGES=(build-essential cmake ninja-build pkg-config musl-tools
     libcurl4-gnutls-dev libcjson-dev libmicrohttpd-dev libcgroup-dev libsqlite3-dev libgnutls28-dev libyaml-dev)
 MACHINE_RUN_PACKAGES=(docker.io iptables iproute2 procps curl ca-certificates)
 MACHINE_TEST_PACKAGES=(clang clang-format clang-tidy libclang-rt-14-dev libcmocka-dev valgrind
-    busybox-static python3 python3-yaml jq git)
+    busybox-static nginx haproxy python3 python3-yaml jq git)
 
 MACHINE_DOCKERD_PID=
 

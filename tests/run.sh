@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that CI runs, from a bare Debian 12 machine as root:   tests/run.sh
-# A part of it, with the dev preset (DAVIT_PRESET):                 tests/run.sh unit contract fault integration e2e
+# A part of it, with the dev preset (DAVIT_PRESET):                 tests/run.sh unit contract fault integration e2e bench
 #                                                                   tests/run.sh lint build asan valgrind tsan fuzz
 # Last line: "N passed, N failed, N skipped", counting cmocka cases and scripted scenarios, and as one each: a build,
 # a lint check, a program under valgrind, a fuzz target.  Exit code 0 when nothing failed.
@@ -100,7 +100,7 @@ sources() { git ls-files -co --exclude-standard -- '*.c' '*.h'; }
 
 lint_format() { sources | xargs -r clang-format --dry-run --Werror; }
 lint_shell() { git ls-files -co --exclude-standard -- '*.sh' .ci/run | xargs -r -n1 bash -n; }
-lint_python() { git ls-files -co --exclude-standard -- '*.py' | xargs -r python3 -c 'import ast, sys
+lint_python() { git ls-files -co --exclude-standard -- '*.py' tests/bench | grep -vE '[.](c|h|txt|md)$' | sort -u | xargs -r python3 -c 'import ast, sys
 for f in sys.argv[1:]: ast.parse(open(f).read(), f)'; }
 lint_openapi() { python3 tests/support/lint_openapi.py proto/openapi.yaml; }
 # The pure parts.  The analyzer's own findings are listed in the log, but it cannot see invariants across functions
@@ -138,6 +138,17 @@ part_asan() {
     export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1
     export LSAN_OPTIONS=suppressions=$PWD/tests/support/lsan.supp:print_suppressions=0
     ctests asan-ubsan asan-ubsan -L '^(unit|contract|fault)$' -j "$JOBS"
+}
+
+# That every bench works; nothing is judged by figures of a machine that does other things.
+part_bench() { # PRESET
+    local name
+    export DAVIT_BUILD=$PWD/build/$1 PYTHONDONTWRITEBYTECODE=1
+    for name in warm stream mixed fanout; do
+        check bench "$name-smoke" timeout 180 "tests/bench/$name" --smoke --json
+    done
+    check bench cold-smoke env DAVIT_BIN="$DAVIT_BUILD/bin" timeout 180 tests/bench/cold --runs 1 --json
+    unset DAVIT_BUILD
 }
 
 memcheck() { # PROGRAM
@@ -216,6 +227,7 @@ part_all() {
     if [ -x build/ci/bin/davit-orchestrator ]; then
         part_label integration ci
         part_label e2e ci
+        part_bench ci
     else
         record fail integration "(all)" "no programs: the build failed"
     fi
@@ -247,7 +259,7 @@ main() {
     local part preset=${DAVIT_PRESET:-dev}
     for part in "$@"; do
         case $part in
-        all | lint | build | unit | contract | fault | integration | e2e | asan | valgrind | tsan | fuzz) ;;
+        all | lint | build | unit | contract | fault | integration | e2e | bench | asan | valgrind | tsan | fuzz) ;;
         *)
             sed -n '2,7s/^# //p' tests/run.sh >&2
             exit 2
@@ -257,7 +269,7 @@ main() {
     prepare && for part in "${@:-all}"; do
         case $part in
         unit | contract | fault | integration | e2e) build "$preset" && part_label "$part" "$preset" ;;
-        valgrind) build "$preset" && part_valgrind "$preset" ;;
+        valgrind | bench) build "$preset" && "part_$part" "$preset" ;;
         *) "part_$part" ;;
         esac
     done
