@@ -331,7 +331,7 @@ static int give(struct parser *p, struct line *l, const struct dv_opt *o, const 
 
 static int take_config(struct parser *p, struct line *l, const char *inline_value)
 {
-    struct dv_sv value;
+    struct dv_sv value = {0};
     int rc = value_of(p, l, "--config", inline_value, &value);
     if (rc == DV_OK)
         p->config = value.p;
