@@ -124,8 +124,8 @@ static void open_pair(void)
 
 static const struct dv_link_event *last(const struct side *s)
 {
-    return s->n_log ? &s->log[s->n_log - 1]
-                    : &(const struct dv_link_event){.kind = (enum dv_link_event_kind) - 1};
+    static const struct dv_link_event none = {.kind = (enum dv_link_event_kind) - 1};
+    return s->n_log ? &s->log[s->n_log - 1] : &none;
 }
 
 static size_t count(const struct side *s, enum dv_link_event_kind kind)
