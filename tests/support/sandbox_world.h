@@ -81,7 +81,7 @@ static struct sw_seen *sw_get(uint64_t id)
     return &sw.seen[sw.n_seen++];
 }
 
-static void sw_take(bool full)
+__attribute__((unused)) static void sw_take(bool full)
 {
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_replica_report *v;
@@ -99,7 +99,7 @@ static void sw_take(bool full)
     }
 }
 
-static void sw_turn(void)
+__attribute__((unused)) static void sw_turn(void)
 {
     assert_int_equal(dv_loop_turn(sw.loop, 2), DV_OK);
     if (sw.sb)
@@ -113,19 +113,19 @@ static void sw_turn(void)
         assert_true(what);                                                                                   \
     } while (0)
 
-static bool sw_engine_ok(void)
+__attribute__((unused)) static bool sw_engine_ok(void)
 {
     struct dv_sandbox_engine_state e;
     dv_sandbox_engine(sw.sb, &e);
     return e.is_ok;
 }
 
-static enum dv_replica_state sw_state(uint64_t id)
+__attribute__((unused)) static enum dv_replica_state sw_state(uint64_t id)
 {
     return sw_get(id)->r.state;
 }
 
-static void sw_open_sandbox(void)
+__attribute__((unused)) static void sw_open_sandbox(void)
 {
     struct dv_sandbox_cfg cfg = {.loop = sw.loop,
                                  .engine = sw.engine,
@@ -142,7 +142,7 @@ static void sw_open_sandbox(void)
 }
 
 /* Loop, carry and a directory; the engine and the sandbox are the caller's next steps. */
-static void sw_open(void)
+__attribute__((unused)) static void sw_open(void)
 {
     memset(&sw, 0, sizeof(sw));
     (void)dv_copy(sw.dir, sizeof(sw.dir), "/tmp/davit-test-sandbox-XXXXXX");
@@ -166,7 +166,7 @@ static int sw_rm(const char *path, const struct stat *st, int flag, struct FTW *
 }
 
 /* After the engine was closed. */
-static void sw_close(void)
+__attribute__((unused)) static void sw_close(void)
 {
     dv_sandbox_free(sw.sb);
     sw.sb = NULL;
@@ -177,7 +177,7 @@ static void sw_close(void)
 }
 
 /* Ask for a replica of the function that json describes. */
-static void sw_start(uint64_t id, uint64_t fn_uid, const char *json)
+__attribute__((unused)) static void sw_start(uint64_t id, uint64_t fn_uid, const char *json)
 {
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_cmd_start cmd = {.id = id, .fn_uid = fn_uid, .generation = 1};
@@ -196,7 +196,7 @@ static void sw_start(uint64_t id, uint64_t fn_uid, const char *json)
     dv_sandbox_start(sw.sb, &cmd);
 }
 
-static void sw_stop(uint64_t id, bool now)
+__attribute__((unused)) static void sw_stop(uint64_t id, bool now)
 {
     dv_sandbox_stop(sw.sb, &(struct dv_cmd_stop){.id = id, .grace_ms = -1, .now = now});
 }
