@@ -101,9 +101,50 @@ static int run(struct cli *c, const struct cli_cmd *cmd, int n, char **argv)
     return code ? code : cmd->run(c, args, &words);
 }
 
+/* Options that every command takes may stand before it: how many words of argv they are. */
+static int leading_options(int n, char **argv)
+{
+    int i = 0;
+    while (i < n && argv[i][0] == '-') {
+        const char *eq = strchr(argv[i], '=');
+        const struct cli_opt *o = cli_global_opts;
+        for (; o->name; o++) {
+            bool is_long = strncmp(argv[i], o->name, eq ? (size_t)(eq - argv[i]) : SIZE_MAX) == 0;
+            if (is_long || (o->letter && argv[i][1] == o->letter))
+                break;
+        }
+        if (!o->name)
+            return i;
+        bool has_value = eq || (argv[i][1] != '-' && argv[i][2]);
+        i += has_value ? 1 : 2;
+    }
+    return i < n ? i : n;
+}
+
+/* Put them behind the command: "-g URL list -o json" reads "list -o json" with "-g URL" in front of its
+ * options. */
+static char **command_first(struct cli *c, int n, char **argv, int n_leading)
+{
+    char **out = dv_arena_alloc(&c->arena, (size_t)(n + 1) * sizeof(char *));
+    int words = 0;
+    if (!out)
+        cli_out_of_memory();
+    (void)find_command(n - n_leading, argv + n_leading, &words);
+    if (words == 0 && n_leading < n)
+        words = 1;
+    memcpy(out, argv + n_leading, (size_t)words * sizeof(char *));
+    memcpy(out + words, argv, (size_t)n_leading * sizeof(char *));
+    memcpy(out + words + n_leading, argv + n_leading + words,
+           (size_t)(n - n_leading - words) * sizeof(char *));
+    out[n] = NULL;
+    return out;
+}
+
 static int dispatch(struct cli *c, int n, char **argv)
 {
-    int words;
+    int words, n_leading = leading_options(n, argv);
+    if (n_leading)
+        argv = command_first(c, n, argv, n_leading);
     if (n < 1 || strcmp(argv[0], "--help") == 0 || strcmp(argv[0], "-h") == 0) {
         help_all();
         return n < 1 ? CLI_USAGE : CLI_OK;
