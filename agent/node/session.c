@@ -311,7 +311,9 @@ void dv_session_free(struct dv_session *s)
 
 void dv_session_open(struct dv_session *s, const struct dv_identity *id, struct dv_sandbox *sandbox)
 {
-    if (s->sandbox)
+    bool is_same = s->id.node == id->node && !memcmp(s->id.key, id->key, sizeof(id->key));
+    if (s->sandbox &&
+        !is_same) /* links of the same identity stay: the orchestrator may have come before its reply */
         drop_all(s);
     s->id = *id;
     s->sandbox = sandbox;
