@@ -155,8 +155,10 @@ static int exit_code_of(long status)
 }
 
 /* What the person can do about it, where the answer does not say so itself. */
-static const char *advice(struct cli *c, long status)
+static const char *advice(struct cli *c, long status, const char *code, const char *function)
 {
+    if (status >= 500 && function && code && strcmp(code, "function_failing") == 0)
+        return cli_format(c, "what happened, and why: davit describe %s", function);
     switch (status) {
     case 401:
         return c->password ? "the password is wrong: davit login, DAVIT_PASSWORD or --password-file"
@@ -178,7 +180,8 @@ int cli_explain(struct cli *c, const struct cli_reply *r)
 {
     const char *detail = cli_json_text(r->json, "detail", NULL);
     const char *field = cli_json_text(r->json, "field", NULL);
-    const char *what = advice(c, r->status);
+    const char *what =
+        advice(c, r->status, cli_json_text(r->json, "code", NULL), cli_json_text(r->json, "function", NULL));
     if (!detail)
         detail = cli_json_text(r->json, "title", NULL);
     if (!detail && !r->json && dv_buf_len(&r->body))

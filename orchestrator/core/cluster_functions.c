@@ -88,7 +88,7 @@ static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, const struct
     dv_cl_why(r, "%s", f->decision.reason);
     dv_cl_mark(c, r, DV_MARK_START);
     dv_cl_event(c, f, r, r->node, "placed", "%s",
-                c->views[at].has_image ? "the image is there" : "the image has to be pulled");
+                c->views[at].has_image ? "the image is there" : "the image is not known to be there yet");
     return DV_OK;
 }
 
