@@ -87,7 +87,7 @@ const char *cli_state_color(struct cli *c, const char *state)
     static const struct {
         const char *state, *escape;
     } colors[] = {{"ready", "\033[32m"},    {"warm", "\033[32m"},      {"failed", "\033[31m"},
-                  {"lost", "\033[31m"},     {"not ready", "\033[31m"}, {"starting", "\033[33m"},
+                  {"lost", "\033[31m"},     {"not_ready", "\033[31m"}, {"starting", "\033[33m"},
                   {"draining", "\033[33m"}, {"joining", "\033[33m"},   {"cordoned", "\033[33m"},
                   {"asleep", "\033[2m"},    {"cold", "\033[2m"},       {"frozen", "\033[36m"}};
     if (c->color)
