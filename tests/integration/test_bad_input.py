@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import time
 
-from cluster import BIN, HELLO, TOOLS, Cluster
+from cluster import BIN, TOOLS, Cluster, Process
 from scenario import equal, main, scenario, wait_until
 
 cluster = None
@@ -194,16 +194,17 @@ def a_state_directory_that_cannot_be_used_is_named():
 @scenario
 def a_database_of_a_newer_version_is_refused_untouched():
     directory = f"{cluster.directory}/newer"
-    os.makedirs(directory, mode=0o700)
     path = f"{directory}/store.db"
+    command = [f"{BIN}/davit-orchestrator", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--state-dir", directory]
+    first = Process("orchestrator", command, f"{cluster.directory}/newer.log").start()
+    wait_until("it made its database", lambda: "serving" in first.tail(), 10)
+    first.stop()
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 999")
-        db.execute("CREATE TABLE future(x)")
-    os.chmod(path, 0o600)
+    db.close()
     with open(path, "rb") as f:
         before = f.read()
-    words = refused_start(f"{BIN}/davit-orchestrator", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
-                          "--state-dir", directory)
+    words = refused_start(*command)
     assert "999" in words, words
     with open(path, "rb") as f:
         equal(f.read(), before, "the database")

@@ -126,8 +126,10 @@ class Engine:
     def start(self):
         os.makedirs(self.directory, exist_ok=True)
         pidfile = os.path.join(self.directory, "docker.pid")
-        if os.path.exists(pidfile):  # of one that was killed
-            os.unlink(pidfile)
+        # Those of an engine that was killed: where nobody reaps orphans its dead containerd would pass for alive.
+        for stale in (pidfile, os.path.join(self.directory, "exec/containerd/containerd.pid")):
+            if os.path.exists(stale):
+                os.unlink(stale)
         command = ["dockerd", "--data-root", f"{self.directory}/root", "--exec-root", f"{self.directory}/exec",
                    "-H", f"unix://{self.socket}", "--pidfile", pidfile,
                    "--containerd-namespace", self.tag, "--containerd-plugins-namespace", self.tag + "-plugins"]
