@@ -87,8 +87,8 @@ static void report_node(struct dv_session *s)
 static void on_gather(struct dv_defer *d)
 {
     struct dv_session *s = DV_CONTAINER_OF(d, struct dv_session, gather);
-    if (!s->control)
-        return;
+    if (!s->control || !dv_sandbox_is_settled(s->sandbox))
+        return; /* the sandbox says so when it has settled */
     if (s->want_node || dv_node_report_is_news(&s->meter, s->sandbox))
         report_node(s);
     if (s->want_full || dv_sandbox_has_changes(s->sandbox))

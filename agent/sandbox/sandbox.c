@@ -419,6 +419,11 @@ void dv_sandbox_on_drained(struct dv_sandbox *s, uint64_t replica)
         sb_replica_drained(r);
 }
 
+bool dv_sandbox_is_settled(const struct dv_sandbox *s)
+{
+    return s->is_ok || s->engine_message[0];
+}
+
 void dv_sandbox_engine(const struct dv_sandbox *s, struct dv_sandbox_engine_state *out)
 {
     bool is_ok = s->is_ok;

@@ -69,6 +69,10 @@ struct dv_sandbox_engine_state {
 };
 void dv_sandbox_engine(const struct dv_sandbox *s, struct dv_sandbox_engine_state *out);
 
+/* The engine has answered, or has failed to, since dv_sandbox_new.  Before that, "engine down" and "not
+ * ready" would be guesses, and whoever believed them would replace replicas that are about to be adopted. */
+bool dv_sandbox_is_settled(const struct dv_sandbox *s);
+
 void dv_sandbox_engine_stats(const struct dv_sandbox *s, uint64_t *out_calls, uint64_t *out_errors);
 
 void dv_sandbox_metrics(struct dv_sandbox *s, struct dv_buf *out); /* Prometheus text */
