@@ -148,6 +148,7 @@ class World(Cluster):
         self.node.namespace = self.node.engine.namespace = None
         self.node.address = self.address
         self.engine = self.node.engine
+        self.engine.wrap = ["setpriv", "--pdeathsig", "TERM"]
         self.proxies = []
 
     def __enter__(self):

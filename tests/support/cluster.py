@@ -122,6 +122,7 @@ class Engine:
         self.socket = os.path.join(directory, "docker.sock")
         self.directory, self.namespace, self.tag = directory, namespace, tag
         self.process = None
+        self.wrap = []  # words in front of its command line
 
     def start(self):
         os.makedirs(self.directory, exist_ok=True)
@@ -130,7 +131,7 @@ class Engine:
         for stale in (pidfile, os.path.join(self.directory, "exec/containerd/containerd.pid")):
             if os.path.exists(stale):
                 os.unlink(stale)
-        command = ["dockerd", "--data-root", f"{self.directory}/root", "--exec-root", f"{self.directory}/exec",
+        command = [*self.wrap, "dockerd", "--data-root", f"{self.directory}/root", "--exec-root", f"{self.directory}/exec",
                    "-H", f"unix://{self.socket}", "--pidfile", pidfile,
                    "--containerd-namespace", self.tag, "--containerd-plugins-namespace", self.tag + "-plugins"]
         if self.namespace:
