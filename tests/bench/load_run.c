@@ -62,7 +62,7 @@ struct run {
     bool was_refused; /* no further attempts in this tick */
 };
 
-static char zeros[WRITE_BYTES];
+static char filler[WRITE_BYTES];
 
 static uint64_t clock_ns(void)
 {
@@ -136,10 +136,10 @@ static int conn_open(struct run *r, struct conn *c)
 static bool conn_flush(struct run *r, struct conn *c)
 {
     while (c->head_left || c->body_left) {
-        const char *from = c->head_left ? c->head : zeros;
-        size_t n = c->head_left                   ? c->head_left
-                   : c->body_left < sizeof(zeros) ? (size_t)c->body_left
-                                                  : sizeof(zeros);
+        const char *from = c->head_left ? c->head : filler;
+        size_t n = c->head_left                    ? c->head_left
+                   : c->body_left < sizeof(filler) ? (size_t)c->body_left
+                                                   : sizeof(filler);
         ssize_t sent = send(c->fd, from, n, MSG_NOSIGNAL | (c->head_left && c->body_left ? MSG_MORE : 0));
         if (sent < 0 && errno != EAGAIN)
             return false;
@@ -445,6 +445,7 @@ static void sum_up(struct run *r)
 
 int load_run(const struct load_cfg *cfg, struct load_result *out)
 {
+    memset(filler, 'x', sizeof(filler));
     struct run r = {.cfg = cfg, .out = out, .n_conns = cfg->n_connections + cfg->n_idle + cfg->n_slow};
     r.epoll = epoll_create1(EPOLL_CLOEXEC);
     r.conns = calloc(r.n_conns, sizeof(*r.conns));

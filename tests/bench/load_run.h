@@ -25,7 +25,7 @@ struct load_cfg {
     char **requests; /* heads; sent in turn */
     uint64_t n_requests;
     bool is_head;
-    uint64_t body_bytes; /* zeros behind each head */
+    uint64_t body_bytes; /* of "x" behind each head */
     unsigned n_connections, n_idle, n_slow;
     double rate; /* requests a second; 0: closed loop */
     uint64_t warmup_ns, duration_ns, timeout_ns;

@@ -130,15 +130,34 @@ def build():
     run("cmake", "--build", "--preset", "release", "--target", *PROGRAMS, "davit-load", cwd=ROOT)
 
 
-class World(Cluster):
+class Loads:
+    """What can be sent to a cluster: davit-load on --load-cpus."""
+
+    load_program = f"{BUILD}/bench/davit-load"
+
+    def load(self, url, connections=1, seconds=2.0, *, rate=0, warmup=0.2, extra=()):
+        return self.finish(self.begin_load(url, connections, seconds, rate=rate, warmup=warmup, extra=extra))
+
+    def begin_load(self, url, connections=1, seconds=2.0, *, rate=0, warmup=0.2, extra=()):
+        command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", self.args.load_cpus, self.load_program,
+                   "-c", connections, "-d", seconds, "-w", warmup, "-r", rate, *extra, url]
+        return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
+
+    @staticmethod
+    def finish(process):
+        out = process.communicate()[0]
+        if process.returncode:
+            raise AssertionError(f"davit-load ended with {process.returncode}")
+        return json.loads(out)
+
+
+class World(Loads, Cluster):
     """A cluster of one node whose parts all share one network."""
 
     def __init__(self, args):
         for program in ("taskset", "setpriv", "gcc"):
             if not shutil.which(program):
                 raise Skip(f"{program} is not installed")
-        build()
-        self.load_program = f"{BUILD}/bench/davit-load"
         super().__init__(nodes=1)
         self.args = args
         self.path_cpus, self.load_cpus = cpu_list(args.path_cpus), cpu_list(args.load_cpus)
@@ -311,7 +330,7 @@ listen function
             raise AssertionError(f"{e}: {proxy.tail()}") from e
         return proxy
 
-    # ---- load
+    # ---- what the gateway sees
 
     def wait_queue(self, function, at_least):
         wait_until(f"{at_least} requests wait for {function}",
@@ -319,21 +338,6 @@ listen function
 
     def wait_connections(self, at_least):
         wait_until(f"{at_least} connections are open", lambda: metric_sum(self.metrics(), "davit_gateway_connections") >= at_least, 60)
-
-    def load(self, url, connections=1, seconds=2.0, *, rate=0, warmup=0.2, extra=()):
-        return self.finish(self.begin_load(url, connections, seconds, rate=rate, warmup=warmup, extra=extra))
-
-    def begin_load(self, url, connections=1, seconds=2.0, *, rate=0, warmup=0.2, extra=()):
-        command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", self.args.load_cpus, self.load_program,
-                   "-c", connections, "-d", seconds, "-w", warmup, "-r", rate, *extra, url]
-        return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
-
-    @staticmethod
-    def finish(process):
-        out = process.communicate()[0]
-        if process.returncode:
-            raise AssertionError(f"davit-load ended with {process.returncode}")
-        return json.loads(out)
 
 
 def family(process):
@@ -371,12 +375,13 @@ def table(rows, header):
     return "\n".join("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))) for r in cells)
 
 
-def bench(measure, show, parser):
+def bench(measure, show, parser, make=World):
     """Run one bench: measure(world, args) -> result; printed as JSON or by show(result)."""
     args = parser.parse_args()
     begin = time.monotonic()
     try:
-        with World(args) as world:
+        build()
+        with make(args) as world:
             result = measure(world, args)
     except Skip as e:
         sys.exit(f"{parser.prog}: {e}")
@@ -386,3 +391,4 @@ def bench(measure, show, parser):
         print(json.dumps(result))
     else:
         show(result)
+    return result
