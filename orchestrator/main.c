@@ -145,6 +145,7 @@ static int start_api(struct app *a, struct dv_err *err)
                              .user = "admin",
                              .password = a->password,
                              .join_token = a->join_token,
+                             .default_idle_ms = a->o.idle_ms,
                              .metrics = write_metrics,
                              .metrics_ctx = a};
     int rc = dv_api_new(&cfg, &a->api, err);
@@ -336,7 +337,7 @@ static bool parse(struct app *a, int argc, char **argv)
             .preset = "30s", .max = 86400000),
         ROW("node-lost", MS, lost_ms, "TIME", "Silence after which a node's replicas are replaced.",
             .preset = "10s", .min = 1000, .max = 86400000),
-        ROW("idle", MS, idle_ms, "TIME", "Default of a function's scale.idle; 0: as the API says.",
+        ROW("idle", MS, idle_ms, "TIME", "Idle time of functions that give no scale.idle; 0: 1m (OpenFaaS API: 45s).",
             .preset = "0", .max = 86400000),
         ROW("access-log", STR, access_log, "FILE", "A line for every request; - is standard output.", .preset = NULL),
         ROW("log-level", STR, log_level, "LEVEL", "What is logged.",

@@ -40,6 +40,8 @@ static const struct cli_opt deploy_opts[] = {
     OPT(struct cli_deploy_args, "--concurrency", 'c', CLI_INT, concurrency, "N",
         "requests at once in one replica"),
     OPT(struct cli_deploy_args, "--target", 0, CLI_INT, target, "N", "requests at once that scaling aims at"),
+    OPT(struct cli_deploy_args, "--rps", 0, CLI_INT, rps, "N",
+        "requests a second that one replica should get"),
     OPT(struct cli_deploy_args, "--idle", 0, CLI_DURATION, idle, "TIME",
         "without requests before going down (1m)"),
     OPT(struct cli_deploy_args, "--queue", 0, CLI_INT, queue, "N", "most requests that wait (1000)"),

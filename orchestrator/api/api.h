@@ -19,6 +19,7 @@ struct dv_api_cfg { /* all borrowed, and must outlive the api */
     const char *join_token;      /* bearer token of POST /v1/nodes/join */
     const char *version;         /* NULL: DAVIT_VERSION */
     const char *commit;          /* NULL: "unknown" */
+    int64_t default_idle_ms;     /* as dv_control's: shown where a function says nothing of idle */
     void (*metrics)(void *ctx, struct dv_buf *out); /* Prometheus text of the whole program; may be NULL */
     void *metrics_ctx;
 };

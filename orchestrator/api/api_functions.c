@@ -60,7 +60,9 @@ void dv_api_put_function(struct dv_jw *w, struct dv_api *a, const struct dv_func
     dv_jw_u64(w, "revision", fn->revision);
     dv_jw_i64(w, "created_ms", fn->created_ms);
     dv_jw_i64(w, "updated_ms", fn->updated_ms);
-    dv_jw_wire(w, "spec", &dv_type_fn_spec, &fn->spec);
+    struct dv_fn_spec spec;
+    dv_fn_spec_resolved(&fn->spec, a->cfg.default_idle_ms, &spec);
+    dv_jw_wire(w, "spec", &dv_type_fn_spec, &spec);
     put_status(w, a, fn);
     if (with_replicas)
         dv_api_put_replicas(w, a, "replicas", fn->uid, NULL);

@@ -20,7 +20,9 @@ static void reply_dry_run(struct dv_api_op *op)
         dv_jw_open(&w, NULL, '{');
         dv_jw_str(&w, "name", op->specs[i].name);
         dv_jw_str(&w, "namespace", op->specs[i].ns);
-        dv_jw_wire(&w, "spec", &dv_type_fn_spec, &op->specs[i]);
+        struct dv_fn_spec spec;
+        dv_fn_spec_resolved(&op->specs[i], op->api->cfg.default_idle_ms, &spec);
+        dv_jw_wire(&w, "spec", &dv_type_fn_spec, &spec);
         dv_jw_close(&w, '}');
     }
     dv_jw_close(&w, ']');

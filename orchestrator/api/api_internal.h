@@ -130,6 +130,8 @@ const char *dv_of_ns_out(const char *ns); /* "default" -> "openfaas-fn" */
 /* A FunctionDeployment as a finished spec. */
 int dv_of_spec(const struct cJSON *deployment, struct dv_arena *arena, struct dv_fn_spec *out,
                struct dv_err *err);
+/* What the deployer should know of how it will be scaled; false: nothing. */
+bool dv_of_scale_note(const struct dv_fn_spec *spec, char *out, size_t cap);
 /* The fields of a FunctionStatus that come from the spec. */
 void dv_of_put_spec(struct dv_jw *w, const struct dv_fn_spec *spec);
 

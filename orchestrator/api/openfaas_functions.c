@@ -40,7 +40,7 @@ static void put_function(struct dv_jw *w, struct dv_api *a, const struct dv_func
     if (dv_control_fn_status(a->cfg.control, fn->uid, &s) == DV_OK) {
         uint64_t calls = dv_api_invocations(a, fn->uid, &s);
         /* What was asked for counts from the moment the call returned. */
-        int64_t wanted = fn->desired_override >= 0 ? fn->desired_override : s.wanted;
+        int64_t wanted = fn->desired_override >= 0 ? fn->desired_override : s.asked;
         if (calls)
             dv_jw_u64(w, "invocationCount", calls);
         if (wanted)
@@ -131,7 +131,10 @@ static int put_fn(struct dv_api_call *c, enum dv_put_mode mode, struct dv_err *e
         return dv_api_no_memory(err);
     op->status = 202;
     int rc = read_spec(c, &op->arena, &spec, err);
+    char note[160];
     struct dv_fn_put put = {.spec = &spec, .mode = mode, .if_revision = DV_REV_ANY};
+    if (!rc && dv_of_scale_note(&spec, note, sizeof(note)))
+        put.note = note;
     if (!rc)
         rc = dv_control_fn_put(c->api->cfg.control, &put, 1, false, dv_api_op_done, op, err);
     return dv_api_op_sent(op, rc, err);
@@ -183,7 +186,8 @@ int dv_of_functions_delete(struct dv_api_call *c, struct dv_err *err)
                           err);
 }
 
-/* OpenFaaS clients may name any number: it is brought into the function's range.  0 lets it sleep. */
+/* OpenFaaS clients may name any number: it is brought into the function's range.  0 lets it sleep until the
+ * next request.  What they set is the number for now, not a pin: the autoscaler goes on from there. */
 static int64_t in_range(const struct dv_scale *s, double replicas)
 {
     if (replicas <= 0)
@@ -213,9 +217,8 @@ int dv_of_scale(struct dv_api_call *c, struct dv_err *err)
     if (!op)
         return dv_api_no_memory(err);
     op->status = 202;
-    return dv_api_op_sent(op,
-                          dv_control_fn_scale(c->api->cfg.control, dv_sv_c(fn->spec.ns),
-                                              dv_sv_c(fn->spec.name), in_range(&fn->spec.scale, replicas),
-                                              dv_api_op_done, op, err),
-                          err);
+    int64_t number = in_range(&fn->spec.scale, replicas);
+    rc = (number ? dv_control_fn_set : dv_control_fn_scale)(
+        c->api->cfg.control, dv_sv_c(fn->spec.ns), dv_sv_c(fn->spec.name), number, dv_api_op_done, op, err);
+    return dv_api_op_sent(op, rc, err);
 }

@@ -7,7 +7,8 @@
  * answer.
  *
  * Labels that steer: com.openfaas.scale.min (default 1), .max (20), .zero (off: an idle function keeps its
- * minimum), .zero-duration (15m), .target with .type=capacity.  Annotations:
+ * minimum), .zero-duration (15m), .type (rps, capacity) with .target and .target-proportion.  Other types are
+ * kept and said to be steered by requests in flight (dv_of_scale_note).  Annotations:
  * com.openfaas.{ready,health}.http.path and .timeoutSeconds.  Environment: max_inflight bounds what one
  * replica gets at once, exec_timeout the whole call. */
 #include "orchestrator/api/api_internal.h"
@@ -16,7 +17,15 @@
 #include <inttypes.h>
 #include <math.h>
 
-enum { TIMEOUT_MS = 60000 };
+#define LABEL_SCALE "com.openfaas.scale."
+
+enum {
+    TIMEOUT_MS = 60000,
+    CONCURRENCY_HTTP = 100,
+    CONCURRENCY_MAX = 10000,
+    RPS_MAX = 1000000,
+    RPS_UNSAID = 5,
+};
 
 const char *dv_of_ns_in(const char *ns)
 {
@@ -141,7 +150,7 @@ static int map_idle(struct map *m, cJSON *scale, bool to_zero)
     const char *label = "com.openfaas.scale.zero-duration", *v = text_of(member(m->in, "labels"), label);
     int64_t ms = 0;
     if (!to_zero)
-        return DV_OK; /* back at the minimum within a minute: our own default */
+        return DV_OK; /* as the cluster says */
     if (dv_parse_duration_ms(dv_sv_c(v ? v : "15m"), &ms) || ms <= 0)
         return dv_err_field(m->err, DV_INVALID, label,
                             "label %s must be a duration, as \"15m\", not \"%.64s\"", label, v);
@@ -151,35 +160,70 @@ static int map_idle(struct map *m, cJSON *scale, bool to_zero)
     return DV_OK;
 }
 
-/* What one replica takes at once, and how much of it is wanted there. */
-static int map_concurrency(struct map *m, cJSON *scale)
+/* max_inflight of the watchdog: what one replica takes at once; 0: not said. */
+static int64_t max_inflight(struct map *m)
 {
-    const cJSON *labels = member(m->in, "labels");
-    const char *type = text_of(labels, "com.openfaas.scale.type"),
-               *part = text_of(labels, "com.openfaas.scale.target-proportion");
-    const char *max_inflight = text_of(member(m->in, "envVars"), "max_inflight");
-    int64_t target, concurrency = 0;
-    double proportion = 0.9;
-    int rc = label_number(m, "com.openfaas.scale.target", 0, &target);
-    if (rc)
-        return rc;
-    if (part && (!dv_parse_double(dv_sv_c(part), &proportion) || proportion <= 0 || proportion > 1))
-        return dv_err_field(m->err, DV_INVALID, "com.openfaas.scale.target-proportion",
-                            "label com.openfaas.scale.target-proportion must be above 0 and at most 1");
-    if (max_inflight && dv_parse_i64(dv_sv_c(max_inflight), &concurrency) && concurrency > 0 &&
-        concurrency <= 10000)
-        put(m, scale, "concurrency", cJSON_CreateNumber((double)concurrency));
-    else
-        concurrency = 0;
-    if (!type || strcmp(type, "capacity") != 0 || target <= 0)
-        return DV_OK;
-    double wanted = fmax(1, floor((double)target * proportion));
+    const char *text = text_of(member(m->in, "envVars"), "max_inflight");
+    int64_t n = 0;
+    return text && dv_parse_i64(dv_sv_c(text), &n) && n > 0 && n <= CONCURRENCY_MAX ? n : 0;
+}
+
+static int read_proportion(struct map *m, double *out)
+{
+    const char *label = LABEL_SCALE "target-proportion", *v = text_of(member(m->in, "labels"), label);
+    *out = 0.9;
+    if (v && (!dv_parse_double(dv_sv_c(v), out) || *out <= 0 || *out > 1))
+        return dv_err_field(m->err, DV_INVALID, label, "label %s must be above 0 and at most 1", label);
+    return DV_OK;
+}
+
+/* `wanted` requests inside of one replica. */
+static void put_capacity(struct map *m, cJSON *scale, double wanted, int64_t concurrency)
+{
+    wanted = fmin(wanted, CONCURRENCY_MAX);
     if (concurrency)
         wanted = fmin(wanted, (double)concurrency);
-    else if (wanted > 100)
+    else if (wanted > CONCURRENCY_HTTP)
         put(m, scale, "concurrency", cJSON_CreateNumber(wanted));
     put(m, scale, "target", cJSON_CreateNumber(wanted));
+}
+
+/* What one replica should carry.  Without a word on it: in-flight as everywhere, and 5 requests a second,
+ * about where the community edition's alert fires. */
+static int map_target(struct map *m, cJSON *scale)
+{
+    const cJSON *labels = member(m->in, "labels");
+    const char *type = text_of(labels, LABEL_SCALE "type");
+    bool has_target = text_of(labels, LABEL_SCALE "target") != NULL;
+    int64_t target, concurrency = max_inflight(m);
+    double proportion;
+    int rc = label_number(m, LABEL_SCALE "target", 50, &target);
+    if (!rc)
+        rc = read_proportion(m, &proportion);
+    if (rc)
+        return rc;
+    if (concurrency)
+        put(m, scale, "concurrency", cJSON_CreateNumber((double)concurrency));
+    double wanted = fmax(1, floor((double)target * proportion + 1e-9));
+    if (type && strcmp(type, "capacity") == 0)
+        put_capacity(m, scale, wanted, concurrency);
+    else if (!type && !has_target)
+        put(m, scale, "rps", cJSON_CreateNumber(RPS_UNSAID));
+    else if (!type || strcmp(type, "rps") == 0)
+        put(m, scale, "rps", cJSON_CreateNumber(fmin(wanted, RPS_MAX)));
     return DV_OK;
+}
+
+bool dv_of_scale_note(const struct dv_fn_spec *spec, char *out, size_t cap)
+{
+    const char *type = dv_kvs_find(&spec->labels, LABEL_SCALE "type");
+    if (!type || !*type || strcmp(type, "rps") == 0 || strcmp(type, "capacity") == 0)
+        return false;
+    (void)snprintf(out, cap,
+                   "scaling type \"%.32s\" is steered by requests in flight: no metrics of that kind are "
+                   "collected",
+                   type);
+    return true;
 }
 
 static int map_scale(struct map *m)
@@ -200,7 +244,7 @@ static int map_scale(struct map *m)
     put(m, scale, "min", cJSON_CreateNumber(to_zero ? 0 : (double)min));
     put(m, scale, "max", cJSON_CreateNumber((double)max));
     rc = map_idle(m, scale, to_zero);
-    return rc ? rc : map_concurrency(m, scale);
+    return rc ? rc : map_target(m, scale);
 }
 
 /* Seconds or a Go duration. */
@@ -349,23 +393,18 @@ static void put_resources(struct dv_jw *w, const char *name, int64_t memory_byte
 
 void dv_of_put_spec(struct dv_jw *w, const struct dv_fn_spec *spec)
 {
-    struct dv_fn_spec s = *spec, plain;
-    dv_wire_defaults(&dv_type_fn_spec, &plain);
-    dv_fn_spec_unfinish(&s); /* requests that nobody gave are not shown */
-    dv_jw_str(w, "name", s.name);
-    dv_jw_str(w, "image", s.image);
-    dv_jw_str(w, "namespace", dv_of_ns_out(s.ns));
-    put_env(w, &s.env);
-    if (s.constraints.n)
-        dv_jw_strs(w, "constraints", &s.constraints);
-    if (s.secrets.n)
-        dv_jw_strs(w, "secrets", &s.secrets);
-    dv_jw_kvs(w, "labels", &s.labels);
-    dv_jw_kvs(w, "annotations", &s.annotations);
-    put_resources(w, "limits", s.limits.memory_bytes, s.limits.cpu_mcpu);
-    bool cpu_given =
-        s.requests.cpu_mcpu != plain.requests.cpu_mcpu && s.requests.cpu_mcpu != s.limits.cpu_mcpu;
-    put_resources(w, "requests", s.requests.memory_bytes, cpu_given ? s.requests.cpu_mcpu : 0);
-    if (s.read_only)
+    dv_jw_str(w, "name", spec->name);
+    dv_jw_str(w, "image", spec->image);
+    dv_jw_str(w, "namespace", dv_of_ns_out(spec->ns));
+    put_env(w, &spec->env);
+    if (spec->constraints.n)
+        dv_jw_strs(w, "constraints", &spec->constraints);
+    if (spec->secrets.n)
+        dv_jw_strs(w, "secrets", &spec->secrets);
+    dv_jw_kvs(w, "labels", &spec->labels);
+    dv_jw_kvs(w, "annotations", &spec->annotations);
+    put_resources(w, "limits", spec->limits.memory_bytes, spec->limits.cpu_mcpu);
+    put_resources(w, "requests", spec->requests.memory_bytes, spec->requests.cpu_mcpu);
+    if (spec->read_only)
         dv_jw_bool(w, "readOnlyRootFilesystem", true);
 }

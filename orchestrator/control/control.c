@@ -128,7 +128,8 @@ static void sample(void *ctx, const struct dv_cluster_fn *f)
     struct dv_load l;
     if (dv_gateway_load(c->gateway, f->uid, &l))
         return;
-    struct dv_scale_sample s = {.answered = l.answered,
+    struct dv_scale_sample s = {.arrived = l.arrived,
+                                .answered = l.answered,
                                 .service_ns = l.service_ns,
                                 .in_flight_time = l.in_flight_time,
                                 .waiting = l.waiting,
@@ -287,7 +288,9 @@ int dv_control_new(const struct dv_control_cfg *cfg,
                                    &c->namespaces, &c->secrets, &c->registries};
     for (size_t i = 0; i < DV_COUNT(maps); i++)
         dv_map_init(maps[i], dv_rng_u64(&c->rng));
-    struct dv_cluster_cfg core = {.seed = dv_rng_u64(&c->rng), .node_lost_ns = cfg->node_lost_ms * CTL_MS};
+    struct dv_cluster_cfg core = {.seed = dv_rng_u64(&c->rng),
+                                  .node_lost_ns = cfg->node_lost_ms * CTL_MS,
+                                  .default_idle_ms = cfg->default_idle_ms};
     int rc = dv_cluster_new(&core, ctl_now(c), &c->cluster);
     if (!rc)
         rc = start_loading(c);

@@ -26,7 +26,7 @@ struct dv_control_cfg {
     struct dv_seal *seal;     /* borrowed */
     uint64_t seed;
     uint64_t node_lost_ms;   /* silence after which a node's replicas are replaced; default 10000 */
-    int64_t default_idle_ms; /* 0: the table's */
+    int64_t default_idle_ms; /* of functions that say nothing of idle; 0: the built-in one */
 };
 
 /* Loads everything from the store first: on_loaded (state loop) with DV_OK, or why not. */
@@ -47,6 +47,7 @@ struct dv_fn_put {
     const struct dv_fn_spec *spec; /* finished (dv_fn_spec_finish); copied */
     enum dv_put_mode mode; /* CREATE: DV_EXISTS when it is there; REPLACE: DV_NOT_FOUND when it is not */
     uint64_t if_revision;  /* DV_REV_ANY, or what If-Match said: DV_PRECONDITION otherwise */
+    const char *note;      /* an event ("note") that goes with it; NULL: none.  Copied */
 };
 /* Checked: namespace exists, secrets exist (DV_INVALID naming secrets[i]).  n functions in one commit
  * (apply): all or none; err->field then starts with "functions[i].".  dry_run: checks only; done follows with
@@ -59,6 +60,10 @@ int dv_control_fn_delete(struct dv_control *c, struct dv_sv ns, struct dv_sv nam
  * until the next request.  DV_NOT_FOUND, DV_INVALID. */
 int dv_control_fn_scale(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas,
                         dv_control_done *done, void *ctx, struct dv_err *err);
+/* Replicas now, and once: ends a pin, stays for one stable window, then the autoscaler decides again.  Within
+ * the function's min..max and at least 1.  DV_NOT_FOUND, DV_INVALID. */
+int dv_control_fn_set(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas,
+                      dv_control_done *done, void *ctx, struct dv_err *err);
 const struct dv_function *dv_control_fn_find(struct dv_control *c, struct dv_sv ns,
                                              struct dv_sv name); /* NULL = absent */
 const struct dv_function *dv_control_fn_by_uid(struct dv_control *c, uint64_t uid);
@@ -75,9 +80,10 @@ enum dv_fn_phase {
 }; /* "asleep" "starting" "ready" "failed" */
 struct dv_fn_status {
     enum dv_fn_phase phase;
-    const char *message; /* why it is so, for a person; never NULL */
-    int64_t wanted, ready, starting, failed;
-    const char *scale_reason; /* of the last decision */
+    const char *message;                     /* why it is so, for a person; never NULL */
+    int64_t asked;                           /* what the autoscaler would like */
+    int64_t wanted, ready, starting, failed; /* wanted: what can be had of it */
+    const char *scale_reason;                /* of the last decision */
     struct dv_load load;
 };
 int dv_control_fn_status(struct dv_control *c, uint64_t uid,
@@ -86,7 +92,7 @@ int dv_control_fn_status(struct dv_control *c, uint64_t uid,
 /* ---- what happened and why ---- */
 struct dv_fn_event {
     int64_t wall_ms;
-    const char *kind; /* "created" "updated" "scaled" "placed" "started" "ready" "failed" "stopped"
+    const char *kind; /* "created" "updated" "note" "scaled" "placed" "started" "ready" "failed" "stopped"
                          "unplaceable" ... */
     const char *message;
     uint64_t replica, node; /* 0 when it concerns none */

@@ -191,6 +191,7 @@ struct put_item {
     enum dv_put_mode mode;
     uint64_t if_revision;
     bool has_condition;
+    const char *note;
     struct ctl_def *made; /* decided by the last prepare; owned until applied */
 };
 
@@ -352,7 +353,10 @@ static void put_apply(struct ctl_write *w)
         struct ctl_def *v = p->items[i].made;
         p->items[i].made = NULL;
         v->def.revision = w->revision;
+        uint64_t uid = v->def.uid;
         adopt_version(w->c, v);
+        if (p->items[i].note)
+            ctl_event(w->c, uid, "note", p->items[i].note, 0, 0);
     }
 }
 
@@ -362,7 +366,7 @@ static void put_cleanup(struct ctl_write *w)
     drop_made(w->payload);
 }
 
-static int copy_items(struct dv_control *c, struct ctl_write *w, const struct dv_fn_put *puts, size_t n)
+static int copy_items(struct ctl_write *w, const struct dv_fn_put *puts, size_t n)
 {
     struct put *p = w->payload;
     p->items = dv_arena_zalloc(&w->arena, n * sizeof(*p->items));
@@ -376,10 +380,8 @@ static int copy_items(struct dv_control *c, struct ctl_write *w, const struct dv
         it->mode = puts[i].mode;
         it->has_condition = puts[i].if_revision != DV_REV_ANY;
         it->if_revision = puts[i].if_revision;
-        struct dv_fn_spec blank;
-        dv_wire_defaults(&dv_type_fn_spec, &blank);
-        if (c->cfg.default_idle_ms && it->spec.scale.idle_ms == blank.scale.idle_ms)
-            it->spec.scale.idle_ms = c->cfg.default_idle_ms;
+        if (puts[i].note && !(it->note = dv_arena_strdup(&w->arena, puts[i].note)))
+            return DV_E_NOMEM;
         p->n = i + 1;
     }
     return DV_OK;
@@ -399,7 +401,7 @@ int dv_control_fn_put(struct dv_control *c, const struct dv_fn_put *puts, size_t
                       dv_control_done *done, void *ctx, struct dv_err *err)
 {
     struct ctl_write *w = ctl_write_new(c, sizeof(struct put), done, ctx);
-    int rc = w ? copy_items(c, w, puts, n) : DV_E_NOMEM;
+    int rc = w ? copy_items(w, puts, n) : DV_E_NOMEM;
     if (!rc)
         rc = check_twice(w->payload, err);
     else
@@ -427,6 +429,7 @@ struct named {
     char *ns, *name;
     uint64_t if_revision, uid;
     int64_t replicas;
+    bool is_once; /* replicas is a number for now, not a pin */
     struct ctl_def *made;
 };
 
@@ -497,8 +500,14 @@ static int scale_prepare(struct ctl_write *w, struct dv_err *err)
     if (a->replicas > 0 && (a->replicas < sc->min || a->replicas > sc->max))
         return dv_err_field(err, DV_INVALID, "replicas", "must be 0, or from %" PRId64 " to %" PRId64,
                             sc->min > 1 ? sc->min : (int64_t)1, sc->max);
-    if (f->v->def.desired_override == a->replicas)
+    int64_t pin = a->is_once ? -1 : a->replicas;
+    if (f->v->def.desired_override == pin) {
+        if (a->is_once) { /* nothing to keep, so nothing to wait for */
+            dv_cluster_fn_set(w->c->cluster, f->uid, a->replicas, ctl_now(w->c));
+            ctl_pump(w->c);
+        }
         return DV_OK;
+    }
     def_free(a->made);
     a->made = NULL;
     int rc = make_version(w->c, &f->v->def.spec, f, &a->made);
@@ -506,7 +515,7 @@ static int scale_prepare(struct ctl_write *w, struct dv_err *err)
         return dv_err_set(err, rc, "scaling %s", a->name);
     a->made->def.generation = f->v->def.generation; /* nothing of the replicas changes */
     a->made->def.updated_ms = f->v->def.updated_ms;
-    a->made->def.desired_override = a->replicas;
+    a->made->def.desired_override = pin;
     return add_version(w, a->made, f->v->def.revision);
 }
 
@@ -524,6 +533,8 @@ static void scale_apply(struct ctl_write *w)
     }
     struct ctl_def *old = f->v;
     f->v = v;
+    if (a->is_once) /* before the pin is taken off, or what it held would be stopped */
+        dv_cluster_fn_set(c->cluster, f->uid, a->replicas, ctl_now(c));
     (void)dv_cluster_fn_put(c->cluster, &v->def, ctl_now(c)); /* it exists: nothing to allocate */
     def_free(old);
 }
@@ -533,19 +544,35 @@ static void scale_cleanup(struct ctl_write *w)
     def_free(((struct named *)w->payload)->made);
 }
 
+static int scale(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas, bool is_once,
+                 dv_control_done *done, void *ctx, struct dv_err *err)
+{
+    struct ctl_write *w = named_write(c, ns, name, done, ctx);
+    if (!w)
+        return dv_err_set(err, DV_E_NOMEM, "scaling a function");
+    struct named *a = w->payload;
+    a->replicas = replicas;
+    a->is_once = is_once;
+    w->cleanup = scale_cleanup;
+    w->prepare = scale_prepare;
+    w->apply = scale_apply;
+    return ctl_write_submit(w, err);
+}
+
 int dv_control_fn_scale(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas,
                         dv_control_done *done, void *ctx, struct dv_err *err)
 {
     if (replicas < -1)
         return dv_err_field(err, DV_INVALID, "replicas", "must be -1 or more");
-    struct ctl_write *w = named_write(c, ns, name, done, ctx);
-    if (!w)
-        return dv_err_set(err, DV_E_NOMEM, "scaling a function");
-    ((struct named *)w->payload)->replicas = replicas;
-    w->cleanup = scale_cleanup;
-    w->prepare = scale_prepare;
-    w->apply = scale_apply;
-    return ctl_write_submit(w, err);
+    return scale(c, ns, name, replicas, false, done, ctx, err);
+}
+
+int dv_control_fn_set(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas,
+                      dv_control_done *done, void *ctx, struct dv_err *err)
+{
+    if (replicas < 1)
+        return dv_err_field(err, DV_INVALID, "replicas", "must be 1 or more");
+    return scale(c, ns, name, replicas, true, done, ctx, err);
 }
 
 void ctl_fn_awake(struct dv_control *c, uint64_t fn_uid)
@@ -608,6 +635,7 @@ int dv_control_fn_status(struct dv_control *c, uint64_t uid, struct dv_fn_status
     struct dv_cluster_tally t;
     dv_cluster_fn_tally(f, &t);
     struct dv_fn_status s = {.phase = phase_of(f, &t),
+                             .asked = f->asked,
                              .wanted = f->decision.wanted,
                              .ready = t.ready,
                              .starting = t.starting,

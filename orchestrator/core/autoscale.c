@@ -11,13 +11,18 @@
  *   drain    what must serve at once so that the queue empties within drain_ns at the measured time of a
  * request: depth 500 at 100 ms and concurrency 1 asks for 100 more at once where an average would take
  * seconds to notice.  Before any request was answered its time is unknown, and each waiting request is taken
- * to need its own slot. A further signal (requests per second, cpu, a metric of the user's) is a function in
- * `signals` and a field of the sample.
+ * to need its own slot.
+ *   rate     arrivals per second over a quarter minute / rps, for functions that name such a target.  The
+ * window is always taken whole: a rate is a habit, bursts are what the others are for. A further signal (cpu,
+ * a metric of the user's) is a function in `signals` and a field of the sample.
  *
  * Panic: a proposal of twice what is ready, or anything from zero.  For one stable window from then on the
  * number does not go down, except by idleness. Down: when fewer would have been enough for down_ns, to the
  * most asked for in that time.  Idle for idle_ns with nothing inside: to min, at once. Zero: nothing is
- * ready, nothing starts and nobody waits: min.  A replica that failed is not made again for nobody. */
+ * ready, nothing starts and nobody waits: min.  A replica that failed is not made again for nobody.
+ *
+ * A pin (policy.override) holds until it is taken back.  A set number (dv_scale_set) holds for one stable
+ * window, and only a queue may ask for more meanwhile. */
 #include "orchestrator/core/autoscale.h"
 
 #include <math.h>
@@ -40,6 +45,7 @@ void dv_scale_policy_of(const struct dv_fn_spec *spec, int64_t override, struct 
         .max = sc->max > 0 ? sc->max : 1,
         .concurrency = sc->concurrency > 0 ? sc->concurrency : 1,
         .target = sc->target > 0 ? sc->target : 1,
+        .rps = sc->rps > 0 ? sc->rps : 0,
         .override = override,
         .idle_ns = (uint64_t)(sc->idle_ms > 0 ? sc->idle_ms : 0) * MS,
         .drain_ns = 500 * MS,
@@ -62,7 +68,7 @@ static void roll_to(struct dv_scale_state *s, uint64_t bucket)
         steps = DV_SCALE_BUCKETS;
     for (uint64_t i = 0; i < steps; i++) {
         size_t k = (size_t)((bucket - i) % DV_SCALE_BUCKETS);
-        s->load_s[k] = s->seen_s[k] = 0;
+        s->load_s[k] = s->seen_s[k] = s->came[k] = 0;
     }
     s->bucket = bucket;
 }
@@ -90,6 +96,7 @@ static void integrate(struct dv_scale_state *s, const struct dv_scale_policy *p,
      * signal. */
     double waited = fmin((double)s->last.waiting, (double)now->waiting) * dt;
     double rate = (flight + waited) / dt;
+    double came = now->arrived > s->last.arrived ? (double)(now->arrived - s->last.arrived) / dt : 0;
     uint64_t width = bucket_ns(p), from = s->sampled_ns;
     while (from < now_ns) {
         uint64_t b = from / width, end = (b + 1) * width;
@@ -100,6 +107,7 @@ static void integrate(struct dv_scale_state *s, const struct dv_scale_policy *p,
         double part = (double)(end - from) / 1e9;
         s->load_s[b % DV_SCALE_BUCKETS] += (float)(rate * part);
         s->seen_s[b % DV_SCALE_BUCKETS] += (float)part;
+        s->came[b % DV_SCALE_BUCKETS] += (float)(came * part);
         from = end;
     }
 }
@@ -134,10 +142,26 @@ static void panic(struct dv_scale_state *s, const struct dv_scale_policy *p, int
     s->panic_until_ns = now_ns + p->stable_ns;
 }
 
+static void calm(struct dv_scale_state *s)
+{
+    s->panic_until_ns = 0;
+    s->panic_max = 0;
+    s->below_since_ns = 0;
+    s->set_until_ns = 0;
+}
+
 void dv_scale_hold(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns)
 {
     dv_scale_touch(s, now_ns);
     panic(s, p, n, now_ns);
+}
+
+void dv_scale_set(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns)
+{
+    calm(s);
+    dv_scale_touch(s, now_ns);
+    s->set_to = n;
+    s->set_until_ns = now_ns + p->stable_ns;
 }
 
 /* ---- signals ---- */
@@ -181,7 +205,18 @@ static double drain_signal(const struct dv_scale_state *s, const struct dv_scale
     return ((double)s->last.in_flight + slots) / (double)p->concurrency;
 }
 
-enum signal_id { STABLE, PANIC, DRAIN, N_SIGNALS };
+static double rate_signal(const struct dv_scale_state *s, const struct dv_scale_policy *p)
+{
+    if (p->rps <= 0)
+        return 0;
+    double came = 0, width = (double)bucket_ns(p) / 1e9;
+    uint64_t n = clamp_u64((15 * SECOND + bucket_ns(p) - 1) / bucket_ns(p), 1, DV_SCALE_BUCKETS);
+    for (uint64_t i = 0; i < n && i <= s->bucket; i++)
+        came += (double)s->came[(s->bucket - i) % DV_SCALE_BUCKETS];
+    return came / ((double)n * width) / (double)p->rps;
+}
+
+enum signal_id { STABLE, PANIC, DRAIN, RATE, N_SIGNALS };
 
 static const struct {
     const char *text;
@@ -190,6 +225,7 @@ static const struct {
     [STABLE] = {"mean load of the long window", stable_signal},
     [PANIC] = {"mean load of the short window", panic_signal},
     [DRAIN] = {"the queue should empty soon", drain_signal},
+    [RATE] = {"requests a second", rate_signal},
 };
 _Static_assert(DV_COUNT(signals) == N_SIGNALS, "every signal has its row");
 
@@ -204,13 +240,6 @@ static int64_t replicas_of(double x)
 static bool is_idle(const struct dv_scale_state *s, const struct dv_scale_policy *p, uint64_t now_ns)
 {
     return load_now(s) <= 0 && now_ns - s->active_ns >= p->idle_ns;
-}
-
-static void calm(struct dv_scale_state *s)
-{
-    s->panic_until_ns = 0;
-    s->panic_max = 0;
-    s->below_since_ns = 0;
 }
 
 static int64_t clamp(const struct dv_scale_policy *p, int64_t n)
@@ -282,6 +311,20 @@ static void decide_by_load(struct dv_scale_state *s, const struct dv_scale_polic
                    (long long)p->target, why);
 }
 
+/* As it was set, or as a queue asked for since. */
+static void decide_as_set(struct dv_scale_state *s, const struct dv_scale_policy *p,
+                          struct dv_scale_decision *out)
+{
+    int64_t queue = replicas_of(drain_signal(s, p));
+    bool is_more = queue > s->set_to && s->set_to < p->max;
+    if (is_more)
+        s->set_to = queue;
+    s->set_to = clamp(p, s->set_to);
+    settle(s, s->set_to, out);
+    (void)snprintf(out->reason, sizeof(out->reason), "set to %lld by the scale API%s", (long long)s->set_to,
+                   is_more ? ", more for a queue" : "");
+}
+
 void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
                      const struct dv_scale_seen *seen, uint64_t now_ns, struct dv_scale_decision *out)
 {
@@ -304,6 +347,10 @@ void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
         }
         out->override_over = true;
         free_policy.override = -1;
+    }
+    if (now_ns < s->set_until_ns) {
+        decide_as_set(s, p, out);
+        return;
     }
     bool nobody = seen->ready + seen->starting == 0 && s->last.waiting == 0;
     if (nobody || is_idle(s, p, now_ns)) {

@@ -14,17 +14,19 @@ enum { DV_SCALE_BUCKETS = 60, DV_SCALE_PANIC_BUCKETS = 6 };
 
 struct dv_scale_policy { /* a function's settings */
     int64_t min, max, concurrency, target;
+    int64_t rps;      /* arrivals a second that one replica should get; 0: not looked at */
     int64_t override; /* replicas pinned by the scale API; -1: none; 0: asleep until somebody waits */
     uint64_t idle_ns;
     uint64_t stable_ns; /* long window; the panic window is its tenth */
     uint64_t drain_ns;  /* a queue should be empty within this */
     uint64_t down_ns;   /* fewer must have been enough for this long */
 };
-/* Windows follow `idle`: whoever wants it down soon gets short memories. */
+/* Of a spec as it works (dv_fn_spec_resolved).  Windows follow `idle`: whoever wants it down soon gets short
+ * memories. */
 void dv_scale_policy_of(const struct dv_fn_spec *spec, int64_t override, struct dv_scale_policy *out);
 
 struct dv_scale_sample { /* counters since ever, and what is so now */
-    uint64_t answered, service_ns;
+    uint64_t arrived, answered, service_ns;
     double in_flight_time; /* integral of in-flight over seconds */
     uint64_t waiting, in_flight;
     uint64_t oldest_wait_ns;
@@ -34,6 +36,7 @@ struct dv_scale_sample { /* counters since ever, and what is so now */
 struct dv_scale_state {             /* zero to begin */
     float load_s[DV_SCALE_BUCKETS]; /* integral of (in flight + waiting) over the bucket's seconds */
     float seen_s[DV_SCALE_BUCKETS]; /* how much of the bucket was watched */
+    float came[DV_SCALE_BUCKETS];   /* requests that arrived in it */
     uint64_t bucket;                /* number of the newest bucket since the epoch of the clock */
     uint64_t sampled_ns;            /* 0: not yet */
     struct dv_scale_sample last;
@@ -44,6 +47,8 @@ struct dv_scale_state {             /* zero to begin */
     uint64_t below_since_ns; /* fewer than current would do since; 0: no */
     int64_t below_max;       /* the most that was asked for since then */
     int64_t current;         /* last decision */
+    uint64_t set_until_ns;   /* somebody set the number: it stays until then; 0: nobody did */
+    int64_t set_to;
 };
 
 struct dv_scale_seen {
@@ -64,6 +69,9 @@ void dv_scale_touch(struct dv_scale_state *s, uint64_t now_ns);
 /* Keep at least n for a stable window: after a restart what runs is taken to be needed until learned
  * otherwise. */
 void dv_scale_hold(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns);
+/* The number is n from now on, for a stable window: neither averages nor idleness move it, only a queue that
+ * needs more. */
+void dv_scale_set(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns);
 void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
                      const struct dv_scale_seen *seen, uint64_t now_ns, struct dv_scale_decision *out);
 /* Cut a decision to what can be had: `have` exist or are being made, `room` more fit. */

@@ -27,6 +27,7 @@ struct dv_cluster_cfg {
                              before */
     uint64_t unplaced_ns; /* 0: 5 s.  Without a place for this long, waiting callers are told so */
     enum dv_spread spread;
+    int64_t default_idle_ms; /* of functions that say nothing of idle; 0: the table's */
 };
 
 enum dv_cluster_mark { /* what is to be done about a replica */
@@ -121,6 +122,9 @@ void dv_cluster_free(struct dv_cluster *c);
 /* ---- wanted ---- */
 /* New, or changed: of another generation its replicas are replaced, new ones first.  DV_OK, DV_E_NOMEM. */
 int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint64_t now_ns);
+/* Replicas now, once: kept for a window, then the autoscaler's business again.  Ends a pin; the definition
+ * without it is put afterwards. */
+void dv_cluster_fn_set(struct dv_cluster *c, uint64_t uid, int64_t replicas, uint64_t now_ns);
 void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns);
 
 /* ---- nodes ---- */

@@ -44,7 +44,8 @@ static struct census take_census(const struct dv_cluster *c, const struct dv_clu
 static struct dv_need need_of(const struct dv_cluster_fn *f)
 {
     const struct dv_fn_spec *s = &f->def->spec;
-    return (struct dv_need){s->requests.cpu_mcpu, s->requests.memory_bytes, &s->constraints};
+    struct dv_requests q = dv_fn_requests(s);
+    return (struct dv_need){q.cpu_mcpu, q.memory_bytes, &s->constraints};
 }
 
 /* What the scheduler should know of this function on each node. */
@@ -362,7 +363,9 @@ int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint6
     if (!f && (rc = fn_new(c, def, &f)))
         return rc;
     f->def = def;
-    dv_scale_policy_of(&def->spec, def->desired_override, &f->policy);
+    struct dv_fn_spec spec;
+    dv_fn_spec_resolved(&def->spec, c->cfg.default_idle_ms, &spec);
+    dv_scale_policy_of(&spec, def->desired_override, &f->policy);
     if (f->generation != def->generation) {
         f->generation = def->generation;
         f->unplaced_since_ns = 0;
@@ -371,6 +374,16 @@ int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint6
     }
     dv_cl_reconcile(c, f, now_ns);
     return DV_OK;
+}
+
+void dv_cluster_fn_set(struct dv_cluster *c, uint64_t uid, int64_t replicas, uint64_t now_ns)
+{
+    struct dv_cluster_fn *f = dv_idmap_find(&c->fns, uid);
+    if (!f)
+        return;
+    f->policy.override = -1;
+    dv_scale_set(&f->scale, &f->policy, replicas, now_ns);
+    dv_cl_reconcile(c, f, now_ns);
 }
 
 void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns)

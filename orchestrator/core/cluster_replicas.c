@@ -21,8 +21,9 @@ static void promise(struct dv_cluster *c, struct dv_cluster_replica *r)
 {
     struct dv_node_view *v = &c->views[r->node->index];
     if (r->fn) {
-        r->promised_mcpu = r->fn->def->spec.requests.cpu_mcpu;
-        r->promised_bytes = r->fn->def->spec.requests.memory_bytes;
+        struct dv_requests q = dv_fn_requests(&r->fn->def->spec);
+        r->promised_mcpu = q.cpu_mcpu;
+        r->promised_bytes = q.memory_bytes;
     }
     v->promised_mcpu += r->promised_mcpu;
     v->promised_bytes += r->promised_bytes;

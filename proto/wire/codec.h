@@ -66,6 +66,11 @@ const char *dv_reason_text(enum dv_reason r);               /* a sentence for a 
 int dv_fn_spec_finish(struct dv_fn_spec *spec, struct dv_arena *arena, struct dv_err *err);
 /* Before a finished spec is patched: take derived values out again that nobody chose, so that they follow the change. */
 void dv_fn_spec_unfinish(struct dv_fn_spec *spec);
+/* What counts where nothing was given: the promise on a node; idle by the cluster's default (0: none is set). */
+struct dv_requests dv_fn_requests(const struct dv_fn_spec *spec);
+int64_t dv_fn_idle_ms(const struct dv_fn_spec *spec, int64_t cluster_default_ms);
+/* As it works, to be shown: both of these filled in.  A shallow copy. */
+void dv_fn_spec_resolved(const struct dv_fn_spec *spec, int64_t cluster_idle_ms, struct dv_fn_spec *out);
 
 const char *dv_kvs_find(const struct dv_kvs *m, const char *key); /* NULL = absent */
 

@@ -1,5 +1,7 @@
 /* What a function's spec needs beyond its single fields: rules that span several, and defaults that depend on
- * others.  A finished spec holds a usable value everywhere.
+ * others.  A finished spec holds a usable value everywhere, but for two things that are worked out where they
+ * are used: scale.idle, whose default is the cluster's, and requests, which are shown to OpenFaaS clients
+ * only when they were sent.  dv_fn_spec_resolved fills in these too.
  *
  * Derived values are written into the spec and kept with it.  dv_fn_spec_unfinish takes out again those that
  * still equal what would be derived, so that a change of one field (the protocol, the timeout) moves what
@@ -9,6 +11,7 @@
 #include <inttypes.h>
 
 enum { CONCURRENCY_HTTP = 100, CONCURRENCY_STDIO = 1, TARGET_PERCENT = 70 };
+enum { REQUEST_MCPU = 50, IDLE_MS = 60000, IDLE_OPENFAAS_MS = 45000 };
 static const int64_t request_memory_bytes = 64ll << 20;
 
 static int64_t derived_concurrency(const struct dv_fn_spec *s)
@@ -22,17 +25,38 @@ static int64_t derived_target(const struct dv_fn_spec *s)
     return t > 0 ? t : 1;
 }
 
-static int64_t derived_request(const struct dv_fn_spec *s)
+struct dv_requests dv_fn_requests(const struct dv_fn_spec *s)
 {
-    return s->limits.memory_bytes ? s->limits.memory_bytes : request_memory_bytes;
+    struct dv_requests r = s->requests;
+    if (!r.memory_bytes)
+        r.memory_bytes = s->limits.memory_bytes ? s->limits.memory_bytes : request_memory_bytes;
+    if (!r.cpu_mcpu)
+        r.cpu_mcpu =
+            s->limits.cpu_mcpu && s->limits.cpu_mcpu < REQUEST_MCPU ? s->limits.cpu_mcpu : REQUEST_MCPU;
+    return r;
+}
+
+/* OpenFaaS's users expect the minimum within a minute of the load's end, windows and stopping included. */
+int64_t dv_fn_idle_ms(const struct dv_fn_spec *s, int64_t cluster_default_ms)
+{
+    if (s->scale.idle_ms)
+        return s->scale.idle_ms;
+    if (cluster_default_ms > 0)
+        return cluster_default_ms;
+    return s->face && strcmp(s->face, "openfaas") == 0 ? IDLE_OPENFAAS_MS : IDLE_MS;
+}
+
+void dv_fn_spec_resolved(const struct dv_fn_spec *s, int64_t cluster_idle_ms, struct dv_fn_spec *out)
+{
+    *out = *s;
+    out->requests = dv_fn_requests(s);
+    out->scale.idle_ms = dv_fn_idle_ms(s, cluster_idle_ms);
 }
 
 void dv_fn_spec_unfinish(struct dv_fn_spec *s)
 {
     if (s->scale.queue_timeout_ms == s->timeout_ms)
         s->scale.queue_timeout_ms = 0;
-    if (s->requests.memory_bytes == derived_request(s))
-        s->requests.memory_bytes = 0;
     if (s->scale.target == derived_target(s))
         s->scale.target = 0;
     if (s->scale.concurrency == derived_concurrency(s))
@@ -77,25 +101,13 @@ static int check_numbers(const struct dv_fn_spec *s, struct dv_err *err)
         return dv_err_field(err, DV_INVALID, "requests.memory",
                             "requests.memory (%s) must not be above limits.memory (%s)", a, b);
     }
-    return DV_OK;
-}
-
-/* requests.cpu has a plain default, which a smaller limit pulls down with it; only a chosen one can be too
- * large. */
-static int settle_cpu(struct dv_fn_spec *s, struct dv_err *err)
-{
-    const int64_t request_default = 50;
-    if (!s->limits.cpu_mcpu || s->requests.cpu_mcpu <= s->limits.cpu_mcpu)
-        return DV_OK;
-    if (s->requests.cpu_mcpu == request_default) {
-        s->requests.cpu_mcpu = s->limits.cpu_mcpu;
-        return DV_OK;
+    if (s->limits.cpu_mcpu && s->requests.cpu_mcpu > s->limits.cpu_mcpu) {
+        dv_format_mcpu(s->requests.cpu_mcpu, a);
+        dv_format_mcpu(s->limits.cpu_mcpu, b);
+        return dv_err_field(err, DV_INVALID, "requests.cpu",
+                            "requests.cpu (%s) must not be above limits.cpu (%s)", a, b);
     }
-    char a[32], b[32];
-    dv_format_mcpu(s->requests.cpu_mcpu, a);
-    dv_format_mcpu(s->limits.cpu_mcpu, b);
-    return dv_err_field(err, DV_INVALID, "requests.cpu",
-                        "requests.cpu (%s) must not be above limits.cpu (%s)", a, b);
+    return DV_OK;
 }
 
 int dv_fn_spec_finish(struct dv_fn_spec *spec, struct dv_arena *arena, struct dv_err *err)
@@ -106,13 +118,9 @@ int dv_fn_spec_finish(struct dv_fn_spec *spec, struct dv_arena *arena, struct dv
         s.scale.concurrency = derived_concurrency(&s);
     if (!s.scale.target)
         s.scale.target = derived_target(&s);
-    if (!s.requests.memory_bytes)
-        s.requests.memory_bytes = derived_request(&s);
     if (!s.scale.queue_timeout_ms)
         s.scale.queue_timeout_ms = s.timeout_ms;
-    int rc = settle_cpu(&s, err);
-    if (!rc)
-        rc = check_lists(&s, err);
+    int rc = check_lists(&s, err);
     if (!rc)
         rc = check_numbers(&s, err);
     if (!rc)

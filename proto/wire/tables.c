@@ -97,19 +97,22 @@ const struct dv_wire_type dv_type_limits = TABLE_INIT_(struct dv_limits, limits)
 #define T struct dv_requests
 static const struct dv_field requests[] = {
     FIELD(BYTES, "memory", memory_bytes, .min = 1, .max = MEMORY_MAX, .flags = DV_F_QUIET | DV_F_ZERO_OK),
-    FIELD(MCPU, "cpu", cpu_mcpu, .min = 1, .max = MCPU_MAX, .def = 50, .flags = DV_F_ZERO_OK),
+    FIELD(MCPU, "cpu", cpu_mcpu, .min = 1, .max = MCPU_MAX, .flags = DV_F_QUIET | DV_F_ZERO_OK),
 };
 #undef T
 const struct dv_wire_type dv_type_requests = TABLE_INIT_(struct dv_requests, requests);
 
-/* concurrency, target and queue_timeout default to 0 here, "not given"; dv_fn_spec_finish fills them in. */
+/* concurrency, target and queue_timeout default to 0 here, "not given"; dv_fn_spec_finish fills them in. idle
+ * (and requests above) stay 0 until they are used: whose default counts is not known here, or whether it was
+ * given has to be told later. */
 #define T struct dv_scale
 static const struct dv_field scale[] = {
     FIELD(INT, "min", min, .min = 0, .max = 10000),
     FIELD(INT, "max", max, .min = 1, .max = 10000, .def = 20),
     FIELD(INT, "concurrency", concurrency, .min = 1, .max = 10000, .flags = DV_F_QUIET),
     FIELD(INT, "target", target, .min = 1, .max = 10000, .flags = DV_F_QUIET),
-    FIELD(DURATION, "idle", idle_ms, .min = 100, .max = 30 * DAY, .def = MINUTE),
+    FIELD(INT, "rps", rps, .min = 1, .max = 1000000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
+    FIELD(DURATION, "idle", idle_ms, .min = 100, .max = 30 * DAY, .flags = DV_F_QUIET),
     FIELD(INT, "queue_max", queue_max, .min = 1, .max = 1000000, .def = 1000),
     FIELD(DURATION, "queue_timeout", queue_timeout_ms, .min = 1, .max = DAY, .flags = DV_F_QUIET),
 };

@@ -48,8 +48,8 @@ struct dv_limits {
 };
 
 struct dv_requests { /* what the scheduler promises on a node */
-    int64_t memory_bytes; /* default: the limit, or 64 MiB */
-    int64_t cpu_mcpu;     /* default: 50 */
+    int64_t memory_bytes; /* 0: not given; then the limit, or 64 MiB (dv_fn_requests) */
+    int64_t cpu_mcpu;     /* 0: not given; then 50, or the limit when that is smaller */
 };
 
 struct dv_scale {
@@ -57,7 +57,8 @@ struct dv_scale {
     int64_t max;            /* default 20; 1..10000 */
     int64_t concurrency;    /* requests at once in one replica; default 100 for http, 1 for stdio; 1..10000 */
     int64_t target;         /* wanted in-flight per replica; default 70 % of concurrency, at least 1 */
-    int64_t idle_ms;        /* without requests before going down to min (and to zero); default 60000 */
+    int64_t rps;            /* wanted requests per second per replica, beside target; 0: not looked at */
+    int64_t idle_ms;        /* without requests before going down to min (and to zero); 0: not given (dv_fn_idle_ms) */
     int64_t queue_max;      /* waiting requests; default 1000 */
     int64_t queue_timeout_ms; /* longest wait for a slot; default: the function's timeout */
 };

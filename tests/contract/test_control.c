@@ -473,7 +473,7 @@ static struct dv_fn_spec spec_of(const char *name, struct dv_arena *arena)
 
 static int put(const struct dv_fn_spec *s, enum dv_put_mode mode, uint64_t if_revision)
 {
-    struct dv_fn_put p = {s, mode, if_revision};
+    struct dv_fn_put p = {.spec = s, .mode = mode, .if_revision = if_revision};
     return WRITE(dv_control_fn_put(rig.control, &p, 1, false, done, NULL, &rig.err));
 }
 
@@ -692,7 +692,7 @@ static void of_several_functions_all_are_written_or_none(void **state)
     (void)state;
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_fn_spec a = spec_of("one", &arena), b = spec_of("two", &arena);
-    struct dv_fn_put p[] = {{&a, DV_PUT_UPSERT, DV_REV_ANY}, {&b, DV_PUT_REPLACE, DV_REV_ANY}};
+    struct dv_fn_put p[] = {{&a, DV_PUT_UPSERT, DV_REV_ANY, NULL}, {&b, DV_PUT_REPLACE, DV_REV_ANY, NULL}};
     assert_int_equal(WRITE(dv_control_fn_put(rig.control, p, 2, false, done, NULL, &rig.err)), DV_NOT_FOUND);
     assert_string_equal(rig.err.field, "functions[1].name");
     assert_null(dv_control_fn_find(rig.control, DV_SV("default"), DV_SV("one")));
@@ -711,7 +711,7 @@ static void writes_that_overtake_each_other_are_all_carried_out(void **state)
     (void)state;
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_fn_spec s = spec_of("echo", &arena);
-    struct dv_fn_put p = {&s, DV_PUT_UPSERT, DV_REV_ANY};
+    struct dv_fn_put p = {&s, DV_PUT_UPSERT, DV_REV_ANY, NULL};
     static const char *const images[] = {"a", "b", "c", "d"};
     rig.dones = 0;
     for (size_t i = 0; i < 4; i++) { /* none waits for the one before */
@@ -884,6 +884,47 @@ static void a_scale_request_pins_and_sleep_lasts_until_the_next_request(void **s
     assert_int_equal(dv_control_fn_by_uid(rig.control, uid)->generation, 1);
 }
 
+static void a_set_number_is_there_at_once_and_ends_a_pin(void **state)
+{
+    (void)state;
+    join_and_wait(&rig.agents[0]);
+    uint64_t uid = deploy("echo");
+    struct dv_sv ns = DV_SV("default"), name = DV_SV("echo");
+    assert_int_equal(WRITE(dv_control_fn_set(rig.control, ns, name, 0, done, NULL, NULL)), DV_INVALID);
+    assert_int_equal(WRITE(dv_control_fn_set(rig.control, ns, name, 9, done, NULL, NULL)), DV_INVALID);
+    assert_int_equal(WRITE(dv_control_fn_set(rig.control, ns, DV_SV("nope"), 1, done, NULL, NULL)),
+                     DV_NOT_FOUND);
+    assert_int_equal(WRITE(dv_control_fn_set(rig.control, ns, name, 3, done, NULL, NULL)), DV_OK);
+    assert_int_equal(status_of(uid).asked, 3);
+    WAIT_FOR(status_of(uid).ready == 3);
+    assert_int_equal(WRITE(dv_control_fn_scale(rig.control, ns, name, 1, done, NULL, NULL)), DV_OK);
+    WAIT_FOR(status_of(uid).ready == 1);
+    assert_int_equal(WRITE(dv_control_fn_set(rig.control, ns, name, 2, done, NULL, NULL)), DV_OK);
+    assert_int_equal(status_of(uid).asked, 2);
+    assert_int_equal(dv_control_fn_by_uid(rig.control, uid)->desired_override, -1);
+    WAIT_FOR(status_of(uid).ready == 2);
+}
+
+static int count_note(void *ctx, const struct dv_fn_event *e)
+{
+    *(int *)ctx += strcmp(e->kind, "note") == 0 && strcmp(e->message, "by the way") == 0;
+    return 0;
+}
+
+static void a_note_of_a_write_is_an_event_of_the_function(void **state)
+{
+    (void)state;
+    int n = 0;
+    uint64_t uid = deploy("echo");
+    struct dv_fn_put put = {.spec = &dv_control_fn_by_uid(rig.control, uid)->spec,
+                            .mode = DV_PUT_REPLACE,
+                            .if_revision = DV_REV_ANY,
+                            .note = "by the way"};
+    assert_int_equal(WRITE(dv_control_fn_put(rig.control, &put, 1, false, done, NULL, NULL)), DV_OK);
+    dv_control_events_each(rig.control, uid, count_note, &n);
+    assert_int_equal(n, 1);
+}
+
 struct reader {
     int lines, ends;
     struct dv_logs *logs;
@@ -957,6 +998,8 @@ int main(void)
         TEST(a_node_keeps_its_identity_and_a_stranger_does_not_get_its_name),
         TEST(draining_moves_replicas_and_outlives_a_restart),
         TEST(a_scale_request_pins_and_sleep_lasts_until_the_next_request),
+        TEST(a_set_number_is_there_at_once_and_ends_a_pin),
+        TEST(a_note_of_a_write_is_an_event_of_the_function),
         TEST(logs_are_gathered_from_all_nodes),
         TEST(readiness_says_what_is_missing),
     };

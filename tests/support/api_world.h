@@ -134,6 +134,7 @@ struct pending {
     size_t n;
     char ns[64], name[64], value[64];
     int64_t number;
+    bool is_once;
     uint64_t revision;
 };
 
@@ -153,6 +154,8 @@ struct dv_control {
     struct dv_node_record node;
     struct dv_replica_report replica;
     bool is_ready;
+    int64_t asked;    /* as the last scale call left it */
+    char note[200];   /* of the last put */
     int commit_fails; /* code that the next commit ends with */
     struct dv_logs_request logs;
     bool logs_open;
@@ -273,6 +276,7 @@ int dv_control_fn_put(struct dv_control *c, const struct dv_fn_put *puts, size_t
         if (rc)
             return rc;
     }
+    (void)snprintf(c->note, sizeof(c->note), "%s", n && puts[0].note ? puts[0].note : "");
     struct pending *p = world_pending(c, done, ctx, dry_run ? NULL : world_apply_put);
     memcpy(p->fns, fns, sizeof(fns));
     p->n = n;
@@ -304,7 +308,9 @@ int dv_control_fn_delete(struct dv_control *c, struct dv_sv ns, struct dv_sv nam
 
 static void world_apply_scale(struct dv_control *c, struct pending *p)
 {
-    (*world_slot(c, dv_sv_c(p->ns), dv_sv_c(p->name)))->desired_override = p->number;
+    struct dv_function *fn = *world_slot(c, dv_sv_c(p->ns), dv_sv_c(p->name));
+    fn->desired_override = p->is_once ? -1 : p->number;
+    c->asked = p->is_once ? p->number : 1;
 }
 
 int dv_control_fn_scale(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas,
@@ -320,6 +326,15 @@ int dv_control_fn_scale(struct dv_control *c, struct dv_sv ns, struct dv_sv name
     world_set(p->name, name);
     p->number = replicas;
     return DV_OK;
+}
+
+int dv_control_fn_set(struct dv_control *c, struct dv_sv ns, struct dv_sv name, int64_t replicas,
+                      dv_control_done *done, void *ctx, struct dv_err *err)
+{
+    int rc = dv_control_fn_scale(c, ns, name, replicas, done, ctx, err);
+    if (!rc)
+        c->pending[c->n_pending - 1].is_once = true;
+    return rc;
 }
 
 void dv_control_fn_each(struct dv_control *c, struct dv_sv ns, struct dv_sv after,
@@ -342,6 +357,7 @@ int dv_control_fn_status(struct dv_control *c, uint64_t uid, struct dv_fn_status
         return DV_NOT_FOUND;
     *out = (struct dv_fn_status){.phase = DV_FN_READY,
                                  .message = "1 replica answers",
+                                 .asked = c->asked ? c->asked : 1,
                                  .wanted = 1,
                                  .ready = 1,
                                  .scale_reason = "1 request in flight",
@@ -611,6 +627,7 @@ __attribute__((unused)) static void world_init(struct world *w)
                              .password = "secret",
                              .join_token = "join-me",
                              .version = "1.2.3",
+                             .default_idle_ms = 7000,
                              .metrics = world_metrics};
     struct dv_err err = DV_ERR_INIT;
     if (dv_api_new(&cfg, &w->api, &err))

@@ -355,6 +355,25 @@ static void two_patches_at_once_do_not_swallow_each_other(void **state)
     world_free(&r);
 }
 
+static void what_was_not_given_is_shown_as_it_works_and_not_kept(void **state)
+{
+    (void)state;
+    const struct dv_function *fn;
+    expect(ask("POST", "/v1/functions", HELLO), 201, "\"idle\":\"7s\"");
+    expect(ask("POST", "/v1/functions?dry_run=true", "{\"name\":\"other\",\"image\":\"i\"}"), 200,
+           "\"requests\":{\"memory\":\"64Mi\",\"cpu\":\"50m\"}");
+    expect(ask("PATCH", "/v1/functions/hello", "{\"port\":9,\"scale\":{\"rps\":20}}"), 200,
+           "\"rps\":20,\"idle\":\"7s\"");
+    fn = dv_control_fn_find(&w.control, DV_SV("default"), DV_SV("hello"));
+    assert_int_equal(fn->spec.scale.idle_ms, 0);
+    assert_int_equal(fn->spec.requests.memory_bytes, 0);
+    assert_int_equal(fn->spec.scale.rps, 20);
+    expect(ask("PATCH", "/v1/functions/hello", "{\"scale\":{\"idle\":\"1m\"}}"), 200, "\"idle\":\"1m\"");
+    fn = dv_control_fn_find(&w.control, DV_SV("default"), DV_SV("hello"));
+    assert_int_equal(fn->spec.scale.idle_ms, 60000);
+    expect(ask("PATCH", "/v1/functions/hello", "{\"scale\":{\"idle\":null}}"), 200, "\"idle\":\"7s\"");
+}
+
 static void a_dry_run_shows_what_would_be_kept_and_keeps_nothing(void **state)
 {
     (void)state;
@@ -654,6 +673,7 @@ int main(void)
         T(a_write_with_an_old_etag_is_refused),
         T(a_patch_changes_what_it_names),
         T(two_patches_at_once_do_not_swallow_each_other),
+        T(what_was_not_given_is_shown_as_it_works_and_not_kept),
         T(a_dry_run_shows_what_would_be_kept_and_keeps_nothing),
         T(apply_is_all_or_nothing_and_names_the_function_at_fault),
         T(lists_are_filtered_and_paged),

@@ -19,6 +19,7 @@ struct bench {
     struct dv_scale_seen seen;
     struct dv_scale_decision d;
     uint64_t now;
+    double rate, rate_rest; /* arrivals per second while it runs */
 };
 
 static struct bench bench_of(int64_t min, int64_t max, int64_t concurrency, int64_t target, int64_t idle_ms)
@@ -47,7 +48,11 @@ static int64_t run(struct bench *b, uint64_t waiting, uint64_t in_flight, uint64
         b->sample.waiting = waiting;
         b->sample.in_flight = in_flight;
         b->sample.in_flight_time += (double)in_flight * 0.1;
-        if (waiting + in_flight)
+        b->rate_rest += b->rate * 0.1;
+        uint64_t came = (uint64_t)b->rate_rest;
+        b->sample.arrived += came;
+        b->rate_rest -= (double)came;
+        if (waiting + in_flight + came)
             b->sample.last_activity_ns = b->now;
         b->seen.ready = decide(b);
     }
@@ -58,6 +63,87 @@ static void answered(struct bench *b, uint64_t n, uint64_t each_ns)
 {
     b->sample.answered += n;
     b->sample.service_ns += n * each_ns;
+}
+
+/* Requests of 20 ms: never more than a fraction of one in flight, none at the samples. */
+static int64_t run_rate(struct bench *b, double rate, uint64_t ms)
+{
+    b->rate = rate;
+    int64_t wanted = run(b, 0, 0, ms);
+    b->rate = 0;
+    return wanted;
+}
+
+static void arrivals_per_second_are_held_against_the_rate_wanted(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(1, 20, 100, 70, 45000);
+    b.policy.rps = 5;
+    assert_int_equal(run_rate(&b, 5, 60000), 1);
+    assert_int_equal(run_rate(&b, 10, 12000), 2);
+    assert_non_null(strstr(b.d.reason, "requests a second"));
+    assert_int_equal(run_rate(&b, 40, 30000), 8);
+    assert_int_equal(run_rate(&b, 1000, 30000), 20);
+    struct bench off = bench_of(1, 20, 100, 70, 45000);
+    assert_int_equal(run_rate(&off, 1000, 60000), 1);
+}
+
+static void a_burst_is_no_rate(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(1, 20, 100, 70, 45000);
+    b.policy.rps = 5;
+    run_rate(&b, 0, 5000);
+    assert_int_equal(run_rate(&b, 50, 1000), 1);
+    b.sample.arrived = 0; /* the counters began anew */
+    assert_int_equal(run_rate(&b, 1, 1000), 1);
+}
+
+static void within_a_minute_of_the_loads_end_a_rate_is_forgotten(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(1, 20, 100, 70, 45000);
+    b.policy.rps = 5;
+    assert_int_equal(run_rate(&b, 60, 90000), 12);
+    assert_true(run_rate(&b, 0, 30000) < 12);
+    assert_int_equal(run_rate(&b, 0, 16000), 1);
+    b.policy.stable_ns = 10 * S; /* short memories look back over all they have */
+    b.state = (struct dv_scale_state){0};
+    assert_int_equal(run_rate(&b, 20, 15000), 4);
+}
+
+static void a_set_number_stays_a_window_and_then_follows_the_load(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(1, 16, 1, 1, 5000); /* idle is shorter than the window of ten seconds */
+    run(&b, 0, 0, 1000);
+    dv_scale_set(&b.state, &b.policy, 6, b.now);
+    assert_int_equal(decide(&b), 6);
+    assert_string_equal(b.d.reason, "set to 6 by the scale API");
+    assert_int_equal(run(&b, 0, 0, 9900), 6);
+    assert_int_equal(run(&b, 0, 0, 200), 1);
+    run(&b, 0, 4, 20000);
+    dv_scale_set(&b.state, &b.policy, 2, b.now);
+    assert_int_equal(run(&b, 0, 4, 9900), 2); /* averages do not move it */
+    assert_int_equal(run(&b, 0, 4, 1000), 4);
+}
+
+static void a_set_number_gives_way_to_a_queue_and_to_a_pin(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 8, 1, 1, 60000);
+    dv_scale_set(&b.state, &b.policy, 2, b.now);
+    assert_int_equal(run(&b, 0, 0, 1000), 2);
+    assert_int_equal(run(&b, 3, 2, 100), 5);
+    assert_int_equal(run(&b, 0, 2, 1000), 5);
+    assert_int_equal(run(&b, 90, 5, 100), 8);
+    b.policy.override = 3;
+    assert_int_equal(run(&b, 0, 3, 100), 3);
+    b.policy.override = -1;
+    assert_int_equal(run(&b, 0, 1, 70000), 1); /* the pin ended it */
+    b.policy.min = 4;
+    dv_scale_set(&b.state, &b.policy, 2, b.now); /* the range counts, should it have changed meanwhile */
+    assert_int_equal(decide(&b), 4);
 }
 
 static void at_rest_there_is_the_minimum(void **state)
@@ -265,6 +351,11 @@ int main(void)
         cmocka_unit_test(nothing_is_made_again_for_nobody),
         cmocka_unit_test(what_was_found_running_is_kept_for_a_window),
         cmocka_unit_test(a_decision_is_cut_to_what_fits_and_says_so),
+        cmocka_unit_test(arrivals_per_second_are_held_against_the_rate_wanted),
+        cmocka_unit_test(a_burst_is_no_rate),
+        cmocka_unit_test(within_a_minute_of_the_loads_end_a_rate_is_forgotten),
+        cmocka_unit_test(a_set_number_stays_a_window_and_then_follows_the_load),
+        cmocka_unit_test(a_set_number_gives_way_to_a_queue_and_to_a_pin),
         cmocka_unit_test(more_load_never_means_fewer_replicas),
         cmocka_unit_test(a_gap_in_the_samples_or_counters_that_began_anew_do_no_harm),
     };

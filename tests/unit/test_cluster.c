@@ -694,6 +694,64 @@ static void a_removed_function_is_stopped_everywhere_and_late_reports_do_no_harm
     world_free(w);
 }
 
+static void a_function_that_says_nothing_of_idle_takes_the_clusters(void **state)
+{
+    (void)state;
+    cfg_default.default_idle_ms = 2000;
+    struct world *w = world_new(1);
+    cfg_default.default_idle_ms = 0;
+    uint64_t f = deploy(w, 0, 3);
+    w->fns[0].spec.scale.idle_ms = 0;
+    assert_int_equal(dv_cluster_fn_put(w->c, &w->fns[0], w->now), DV_OK);
+    pass(w, 6000);
+    demand(w, f, 1);
+    pass(w, 1000);
+    serve(w, f, 0);
+    pass(w, 1000);
+    assert_int_equal(tally(w, f).ready, 1);
+    pass(w, 2000);
+    assert_int_equal(held_by(w), 0);
+    world_free(w);
+}
+
+static void a_number_that_was_set_is_made_at_once_and_taken_back_after_the_window(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    uint64_t f = deploy(w, 0, 3);
+    pass(w, 6000);
+    dv_cluster_fn_set(w->c, f, 3, w->now);
+    dv_cluster_fn_set(w->c, 77777, 3, w->now); /* not there (any more): nothing */
+    act(w);
+    assert_int_equal(dv_cluster_fn_find(w->c, f)->asked, 3);
+    pass(w, 9000);
+    assert_int_equal(tally(w, f).ready, 3);
+    pass(w, 2000);
+    assert_int_equal(held_by(w), 0);
+    world_free(w);
+}
+
+static void from_a_pin_to_the_same_number_nothing_is_stopped(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    uint64_t f = deploy(w, 0, 3);
+    w->fns[0].desired_override = 3;
+    assert_int_equal(dv_cluster_fn_put(w->c, &w->fns[0], w->now), DV_OK);
+    pass(w, 9000);
+    assert_int_equal(tally(w, f).ready, 3);
+    dv_cluster_fn_set(w->c, f, 3, w->now);
+    w->fns[0].desired_override = -1;
+    assert_int_equal(dv_cluster_fn_put(w->c, &w->fns[0], w->now), DV_OK);
+    act(w);
+    assert_int_equal(tally(w, f).ready, 3);
+    pass(w, 9000);
+    assert_int_equal(tally(w, f).ready, 3);
+    pass(w, 2000);
+    assert_int_equal(held_by(w), 0);
+    world_free(w);
+}
+
 static void a_function_put_to_sleep_wakes_for_a_request(void **state)
 {
     (void)state;
@@ -840,6 +898,9 @@ int main(void)
         cmocka_unit_test(a_cordoned_node_keeps_what_it_has_and_gets_nothing_new),
         cmocka_unit_test(starts_on_a_node_whose_engine_died_move_elsewhere),
         cmocka_unit_test(a_removed_function_is_stopped_everywhere_and_late_reports_do_no_harm),
+        cmocka_unit_test(a_function_that_says_nothing_of_idle_takes_the_clusters),
+        cmocka_unit_test(a_number_that_was_set_is_made_at_once_and_taken_back_after_the_window),
+        cmocka_unit_test(from_a_pin_to_the_same_number_nothing_is_stopped),
         cmocka_unit_test(a_function_put_to_sleep_wakes_for_a_request),
         cmocka_unit_test(with_no_node_callers_wait_five_seconds_and_a_joining_node_serves_them),
         cmocka_unit_test(an_idle_cluster_asks_for_rare_ticks_or_none),

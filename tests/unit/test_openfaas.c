@@ -114,14 +114,15 @@ static void scaling_follows_the_labels_and_zero_is_opt_in(void **state)
         const char *labels;
         int64_t min, max, idle_ms;
     } rows[] = {
-        {"{}", 1, 20, 60000},
-        {"{\"com.openfaas.scale.min\":\"2\",\"com.openfaas.scale.max\":\"4\"}", 2, 4, 60000},
-        {"{\"com.openfaas.scale.min\":\"30\"}", 30, 30, 60000},
-        {"{\"com.openfaas.scale.min\":\"0\"}", 1, 20, 60000},
+        {"{}", 1, 20, 0},
+        {"{\"com.openfaas.scale.min\":\"2\",\"com.openfaas.scale.max\":\"4\"}", 2, 4, 0},
+        {"{\"com.openfaas.scale.min\":\"30\"}", 30, 30, 0},
+        {"{\"com.openfaas.scale.min\":\"0\"}", 1, 20, 0},
         {"{\"com.openfaas.scale.zero\":\"true\"}", 0, 20, 900000},
         {"{\"com.openfaas.scale.zero\":\"true\",\"com.openfaas.scale.zero-duration\":\"5m\"}", 0, 20, 300000},
-        {"{\"com.openfaas.scale.zero\":\"false\",\"com.openfaas.scale.zero-duration\":\"5m\"}", 1, 20, 60000},
+        {"{\"com.openfaas.scale.zero\":\"false\",\"com.openfaas.scale.zero-duration\":\"5m\"}", 1, 20, 0},
     };
+    /* 0: nothing was said, the cluster's default counts */
     ask("POST", "/system/functions", "{\"service\":\"a\",\"image\":\"i\"}");
     for (size_t i = 0; i < DV_COUNT(rows); i++) {
         char body[300];
@@ -134,40 +135,88 @@ static void scaling_follows_the_labels_and_zero_is_opt_in(void **state)
     }
 }
 
-static void a_target_of_type_capacity_is_requests_in_one_replica(void **state)
+#define TYPE(type) "\"com.openfaas.scale.type\":\"" type "\""
+#define TARGET(n)  "\"com.openfaas.scale.target\":\"" n "\""
+#define PART(x)    "\"com.openfaas.scale.target-proportion\":\"" x "\""
+
+static void the_labels_of_type_and_target_say_what_one_replica_carries(void **state)
 {
     (void)state;
     static const struct {
-        const char *rest;
-        int64_t concurrency, target;
+        const char *labels, *env;
+        int64_t concurrency, target, rps;
     } rows[] = {
-        {"", 100, 70},
-        {",\"labels\":{\"com.openfaas.scale.target\":\"50\"}", 100,
-         70}, /* requests a second: not ours to promise */
-        {",\"labels\":{\"com.openfaas.scale.target\":\"50\",\"com.openfaas.scale.type\":\"capacity\"}", 100,
-         45},
-        {",\"labels\":{\"com.openfaas.scale.target\":\"400\",\"com.openfaas.scale.type\":\"capacity\"}", 360,
-         360},
-        {",\"labels\":{\"com.openfaas.scale.target\":\"1\",\"com.openfaas.scale.type\":\"capacity\"}", 100,
-         1},
-        {",\"envVars\":{\"max_inflight\":\"10\"}", 10, 7},
-        {",\"envVars\":{\"max_inflight\":\"10\"},\"labels\":{\"com.openfaas.scale.target\":\"50\",\"com."
-         "openfaas.scale.type\":\"capacity\"}",
-         10, 10},
-        {",\"labels\":{\"com.openfaas.scale.target\":\"10\",\"com.openfaas.scale.target-proportion\":\"0.5\","
-         "\"com.openfaas.scale.type\":"
-         "\"capacity\"}",
-         100, 5},
+        {"", "", 100, 70, 5}, /* nothing was said: in-flight, and where the community edition's alert fires */
+        {TARGET("20"), "", 100, 70, 18},
+        {TYPE("rps"), "", 100, 70, 45},
+        {TYPE("rps") "," TARGET("10") "," PART("0.5"), "", 100, 70, 5},
+        {TYPE("rps") "," TARGET("1"), "", 100, 70, 1},
+        {TYPE("rps") "," TARGET("9000000"), "", 100, 70, 1000000},
+        {TYPE("capacity"), "", 100, 45, 0},
+        {TYPE("capacity") "," TARGET("50"), "", 100, 45, 0},
+        {TYPE("capacity") "," TARGET("400"), "", 360, 360, 0},
+        {TYPE("capacity") "," TARGET("90000"), "", 10000, 10000, 0},
+        {TYPE("capacity") "," TARGET("1"), "", 100, 1, 0},
+        {TYPE("capacity") "," TARGET("10") "," PART("0.7"), "", 100, 7, 0},
+        {"", "10", 10, 7, 5},
+        {TYPE("capacity") "," TARGET("50"), "10", 10, 10, 0},
+        {TYPE("cpu") "," TARGET("500"), "", 100, 70, 0},
     };
     ask("POST", "/system/functions", "{\"service\":\"a\",\"image\":\"i\"}");
     for (size_t i = 0; i < DV_COUNT(rows); i++) {
         char body[400];
-        (void)snprintf(body, sizeof(body), "{\"service\":\"a\",\"image\":\"i\"%s}", rows[i].rest);
+        (void)snprintf(
+            body, sizeof(body),
+            "{\"service\":\"a\",\"image\":\"i\",\"labels\":{%s},\"envVars\":{\"max_inflight\":\"%s\"}}",
+            rows[i].labels, rows[i].env);
         expect(ask("PUT", "/system/functions", body), 202, NULL);
-        if (kept("a")->scale.concurrency != rows[i].concurrency || kept("a")->scale.target != rows[i].target)
-            fail_msg("%s: %d %d", rows[i].rest, (int)kept("a")->scale.concurrency,
-                     (int)kept("a")->scale.target);
+        const struct dv_scale *s = &kept("a")->scale;
+        if (s->concurrency != rows[i].concurrency || s->target != rows[i].target || s->rps != rows[i].rps)
+            fail_msg("%s: %d %d %d", body, (int)s->concurrency, (int)s->target, (int)s->rps);
     }
+}
+
+static void a_type_that_is_not_measured_is_said_to_be_steered_by_requests(void **state)
+{
+    (void)state;
+    ask("POST", "/system/functions", "{\"service\":\"a\",\"image\":\"i\",\"labels\":{" TYPE("cpu") "}}");
+    assert_string_equal(w.control.note,
+                        "scaling type \"cpu\" is steered by requests in flight: no metrics of "
+                        "that kind are collected");
+    expect(ask("GET", "/system/function/a", NULL), 200, "\"labels\":{" TYPE("cpu") "}");
+    static const char *const measured[] = {"", TYPE("rps"), TYPE("capacity"), TYPE("")};
+    for (size_t i = 0; i < DV_COUNT(measured); i++) {
+        char body[200];
+        (void)snprintf(body, sizeof(body), "{\"service\":\"a\",\"image\":\"i\",\"labels\":{%s}}",
+                       measured[i]);
+        expect(ask("PUT", "/system/functions", body), 202, NULL);
+        assert_string_equal(w.control.note, "");
+    }
+}
+
+static void limits_and_requests_come_back_exactly_when_they_were_sent(void **state)
+{
+    (void)state;
+    static const char *const sent[] = {
+        ("\"limits\":{\"memory\":\"128Mi\",\"cpu\":\"100m\"},\"requests\":{\"memory\":\"128Mi\",\"cpu\":"
+         "\"100m\"}"),
+        "\"limits\":{\"memory\":\"128Mi\"},\"requests\":{\"memory\":\"64Mi\"}",
+        "\"requests\":{\"memory\":\"64Mi\",\"cpu\":\"50m\"}",
+        "\"requests\":{\"cpu\":\"50m\"}",
+        "\"limits\":{\"cpu\":\"20m\"}",
+    };
+    ask("POST", "/system/functions", "{\"service\":\"a\",\"image\":\"i\"}");
+    for (size_t i = 0; i < DV_COUNT(sent); i++) {
+        char body[300], shown[300];
+        (void)snprintf(body, sizeof(body), "{\"service\":\"a\",\"image\":\"i\",%s}", sent[i]);
+        (void)snprintf(shown, sizeof(shown), "\"annotations\":{},%s,\"invocationCount\"", sent[i]);
+        expect(ask("PUT", "/system/functions", body), 202, NULL);
+        expect(ask("GET", "/system/function/a", NULL), 200, shown);
+    }
+    expect(ask("PUT", "/system/functions",
+               "{\"service\":\"a\",\"image\":\"i\",\"limits\":{\"cpu\":\"20m\"},\"requests\":{\"cpu\":"
+               "\"50m\"}}"),
+           400, "requests.cpu (50m) must not be above limits.cpu (20m)");
 }
 
 static void annotations_and_environment_set_health_and_time(void **state)
@@ -274,6 +323,17 @@ static void deleting_and_scaling_take_the_namespace_from_body_or_query(void **st
     expect(ask("DELETE", "/system/functions", "{}"), 400, "missing");
     expect(ask("DELETE", "/system/functions?namespace=prod", "{\"functionName\":\"b\"}"), 202, NULL);
     expect(ask("GET", "/system/function/b.prod", NULL), 404, NULL);
+}
+
+static void scaling_sets_a_number_and_pins_nothing(void **state)
+{
+    (void)state;
+    ask("POST", "/system/functions", "{\"service\":\"a\",\"image\":\"i\"}");
+    expect(ask("POST", "/system/scale-function/a", "{\"replicas\":4}"), 202, NULL);
+    assert_int_equal(dv_control_fn_find(&w.control, DV_SV("default"), DV_SV("a"))->desired_override, -1);
+    expect(ask("GET", "/system/function/a", NULL), 200, "\"replicas\":4");
+    expect(ask("POST", "/system/scale-function/a", "{\"replicas\":0}"), 202, NULL);
+    assert_int_equal(dv_control_fn_find(&w.control, DV_SV("default"), DV_SV("a"))->desired_override, 0);
 }
 
 /* ---------------------------------------------------------------- the rest */
@@ -386,7 +446,10 @@ int main(void)
         T(what_was_deployed_comes_back_as_it_was_sent),
         T(a_short_deployment_shows_nothing_that_was_not_sent),
         T(scaling_follows_the_labels_and_zero_is_opt_in),
-        T(a_target_of_type_capacity_is_requests_in_one_replica),
+        T(the_labels_of_type_and_target_say_what_one_replica_carries),
+        T(a_type_that_is_not_measured_is_said_to_be_steered_by_requests),
+        T(limits_and_requests_come_back_exactly_when_they_were_sent),
+        T(scaling_sets_a_number_and_pins_nothing),
         T(annotations_and_environment_set_health_and_time),
         T(a_bad_deployment_is_refused_in_its_own_words),
         T(a_function_is_found_by_either_name_of_its_namespace),

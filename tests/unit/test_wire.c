@@ -145,13 +145,14 @@ static void a_short_spec_gets_every_default(void **state)
     assert_int_equal(s.limits.memory_bytes, 0);
     assert_int_equal(s.limits.pids, 512);
     assert_int_equal(s.limits.tmp_bytes, 64 << 20);
-    assert_int_equal(s.requests.memory_bytes, 64 << 20);
-    assert_int_equal(s.requests.cpu_mcpu, 50);
+    assert_int_equal(s.requests.memory_bytes, 0);
+    assert_int_equal(s.requests.cpu_mcpu, 0);
+    assert_int_equal(s.scale.rps, 0);
     assert_int_equal(s.scale.min, 0);
     assert_int_equal(s.scale.max, 20);
     assert_int_equal(s.scale.concurrency, 100);
     assert_int_equal(s.scale.target, 70);
-    assert_int_equal(s.scale.idle_ms, 60000);
+    assert_int_equal(s.scale.idle_ms, 0);
     assert_int_equal(s.scale.queue_max, 1000);
     assert_int_equal(s.scale.queue_timeout_ms, 60000);
 }
@@ -255,8 +256,31 @@ static void defaults_that_depend_on_others_follow_them(void **state)
     assert_int_equal(s.scale.concurrency, 1);
     assert_int_equal(s.scale.target, 1);
     assert_int_equal(s.scale.queue_timeout_ms, 5000);
-    assert_int_equal(s.requests.memory_bytes, 32 << 20);
-    assert_int_equal(s.requests.cpu_mcpu, 20);
+    assert_int_equal(dv_fn_requests(&s).memory_bytes, 32 << 20);
+    assert_int_equal(dv_fn_requests(&s).cpu_mcpu, 20);
+}
+
+static void what_was_left_to_the_cluster_is_resolved_where_it_is_used(void **state)
+{
+    (void)state;
+    DV_AUTO_ARENA struct dv_arena a = DV_ARENA_INIT;
+    struct dv_fn_spec s, r;
+    assert_int_equal(decode_spec(&a, SPEC(""), 0, &s, NULL), DV_OK);
+    dv_fn_spec_resolved(&s, 0, &r);
+    assert_int_equal(r.scale.idle_ms, 60000);
+    assert_int_equal(r.requests.memory_bytes, 64 << 20);
+    assert_int_equal(r.requests.cpu_mcpu, 50);
+    assert_int_equal(s.scale.idle_ms, 0);
+    assert_int_equal(dv_fn_idle_ms(&s, 5000), 5000);
+    s.face = (char *)"openfaas";
+    assert_int_equal(dv_fn_idle_ms(&s, 0), 45000);
+    assert_int_equal(dv_fn_idle_ms(&s, 5000), 5000);
+    assert_int_equal(
+        decode_spec(&a, SPEC(",\"scale\":{\"idle\":\"1m\"},\"requests\":{\"cpu\":\"30m\"}"), 0, &s, NULL),
+        DV_OK);
+    assert_int_equal(dv_fn_idle_ms(&s, 5000), 60000); /* chosen, though it is what the default was */
+    assert_int_equal(dv_fn_requests(&s).cpu_mcpu, 30);
+    assert_int_equal(decode_spec(&a, SPEC(",\"scale\":{\"idle\":\"0s\"}"), 0, &s, NULL), DV_INVALID);
 }
 
 static void a_patch_moves_derived_values_and_keeps_chosen_ones(void **state)
@@ -521,6 +545,7 @@ int main(void)
         cmocka_unit_test(a_wrong_field_is_named_by_its_path),
         cmocka_unit_test(rules_across_fields_are_checked_by_finish),
         cmocka_unit_test(defaults_that_depend_on_others_follow_them),
+        cmocka_unit_test(what_was_left_to_the_cluster_is_resolved_where_it_is_used),
         cmocka_unit_test(a_patch_moves_derived_values_and_keeps_chosen_ones),
         cmocka_unit_test(maps_are_sorted_by_key),
         cmocka_unit_test(unknown_fields_are_skipped_only_when_asked),
