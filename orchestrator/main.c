@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "davit_commit.h"
 #include "orchestrator/api/api.h"
 #include "orchestrator/boot.h"
 #include "orchestrator/control/control.h"
@@ -145,6 +146,7 @@ static int start_api(struct app *a, struct dv_err *err)
                              .user = "admin",
                              .password = a->password,
                              .join_token = a->join_token,
+                             .commit = DAVIT_COMMIT,
                              .default_idle_ms = a->o.idle_ms,
                              .metrics = write_metrics,
                              .metrics_ctx = a};

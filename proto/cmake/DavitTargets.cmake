@@ -72,3 +72,18 @@ function(davit_tests label)
     set_tests_properties(${label}/${name} PROPERTIES LABELS ${label} TIMEOUT 300)
   endforeach()
 endfunction()
+
+# DAVIT_COMMIT for the program that includes davit_commit.h: looked up at every build, and the header is written only
+# when the commit is another one, so that a new commit compiles one file.
+function(davit_commit_header name)
+  set(header "${CMAKE_BINARY_DIR}/generated/davit_commit.h")
+  if(NOT TARGET davit_commit)
+    find_package(Git QUIET)
+    add_custom_target(davit_commit
+      COMMAND ${CMAKE_COMMAND} "-DGIT=${GIT_EXECUTABLE}" "-DSOURCE=${PROJECT_SOURCE_DIR}" "-DHEADER=${header}"
+              -P "${PROJECT_SOURCE_DIR}/proto/cmake/commit.cmake"
+      BYPRODUCTS "${header}" COMMENT "" VERBATIM)
+  endif()
+  add_dependencies(${name} davit_commit)
+  target_include_directories(${name} PRIVATE "${CMAKE_BINARY_DIR}/generated")
+endfunction()
