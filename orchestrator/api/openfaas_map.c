@@ -84,34 +84,6 @@ static void copy_member(struct map *m, const char *from, const char *to)
         put(m, m->out, to, cJSON_Duplicate(v, true));
 }
 
-/* "a == b" and "a != b", as Swarm's users wrote them, without the blanks and the second sign. */
-static cJSON *plain_constraint(const char *s)
-{
-    char text[512];
-    size_t n = 0;
-    for (; *s && n + 1 < sizeof(text); s++)
-        if (*s != ' ' && !(*s == '=' && n && text[n - 1] == '='))
-            text[n++] = *s;
-    text[n] = '\0';
-    return cJSON_CreateString(text);
-}
-
-static void map_constraints(struct map *m)
-{
-    const cJSON *e, *list = member(m->in, "constraints");
-    if (!list)
-        return;
-    cJSON *to = cJSON_AddArrayToObject(m->out, "constraints");
-    m->no_memory |= !to;
-    cJSON_ArrayForEach (e, list) {
-        cJSON *v = cJSON_IsString(e) ? plain_constraint(e->valuestring) : cJSON_Duplicate(e, true);
-        if (!v || !to || !cJSON_AddItemToArray(to, v)) {
-            cJSON_Delete(v);
-            m->no_memory = true;
-        }
-    }
-}
-
 static void map_env(struct map *m)
 {
     copy_member(m, "envVars", "env");
@@ -291,7 +263,7 @@ static int map_all(struct map *m)
         cJSON_IsString(ns) || !ns ? cJSON_CreateString(dv_of_ns_in(ns ? ns->valuestring : NULL))
                                   : cJSON_Duplicate(ns, true));
     map_env(m);
-    map_constraints(m);
+    copy_member(m, "constraints", "constraints");
     copy_member(m, "secrets", "secrets");
     copy_member(m, "labels", "labels");
     copy_member(m, "annotations", "annotations");

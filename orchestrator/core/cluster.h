@@ -84,7 +84,7 @@ struct dv_cluster_node {
     struct dv_list replicas; /* struct dv_cluster_replica, by of_node */
     /* internal */
     size_t index;
-    char arch[24];
+    char name[64], arch[24];
     struct dv_map images;
     struct dv_arena images_arena;
     struct dv_kvs labels;

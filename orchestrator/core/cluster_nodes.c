@@ -6,6 +6,7 @@ void dv_cl_view_refresh(struct dv_cluster *c, struct dv_cluster_node *n)
 {
     struct dv_node_view *v = &c->views[n->index];
     v->id = n->id;
+    v->name = n->name;
     v->arch = n->arch;
     v->labels = &n->labels;
     v->is_ready = n->is_connected && n->is_reported && n->is_learned && n->engine_ok && !n->is_cordoned &&
@@ -102,6 +103,7 @@ int dv_cluster_node_put(struct dv_cluster *c, const struct dv_node_record *rec, 
     if (!n && (rc = node_new(c, rec->node, now_ns, &n)))
         return rc;
     n->is_cordoned = rec->is_cordoned;
+    (void)dv_copy(n->name, sizeof(n->name), rec->name ? rec->name : "");
     rc = copy_labels(n, &rec->labels);
     dv_cl_view_refresh(c, n);
     return rc;

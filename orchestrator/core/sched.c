@@ -9,6 +9,34 @@
 #include "proto/base/str.h"
 #include "proto/wire/codec.h"
 
+/* What every node says of itself, under the names that stack files carry from other schedulers. */
+static const char *own_property(const struct dv_node_view *node, struct dv_sv key)
+{
+    static const struct {
+        const char *name;
+        enum { ARCH, OS, HOST } what;
+    } names[] = {{"kubernetes.io/arch", ARCH},     {"beta.kubernetes.io/arch", ARCH},
+                 {"node.platform.arch", ARCH},     {"kubernetes.io/os", OS},
+                 {"beta.kubernetes.io/os", OS},    {"node.platform.os", OS},
+                 {"kubernetes.io/hostname", HOST}, {"node.hostname", HOST}};
+    for (size_t i = 0; i < DV_COUNT(names); i++)
+        if (dv_sv_eq(key, dv_sv_c(names[i].name)))
+            return names[i].what == ARCH ? node->arch : names[i].what == OS ? "linux" : node->name;
+    return NULL;
+}
+
+/* Labels win over what a node says of itself: the operator may know better. */
+static const char *property(const struct dv_node_view *node, struct dv_sv key)
+{
+    static const struct dv_sv prefix = {"node.labels.", 12};
+    if (dv_sv_starts(key, prefix))
+        key = dv_sv(key.p + prefix.n, key.n - prefix.n);
+    for (size_t i = 0; node->labels && i < node->labels->n; i++)
+        if (dv_sv_eq(key, dv_sv_c(node->labels->v[i].k)))
+            return node->labels->v[i].v;
+    return own_property(node, key);
+}
+
 static bool constraint_holds(const char *text, const struct dv_node_view *node)
 {
     const char *eq = strchr(text, '=');
@@ -17,17 +45,10 @@ static bool constraint_holds(const char *text, const struct dv_node_view *node)
     if (eq[1] == '=') /* "label==value", as other schedulers write it */
         eq++;
     bool negated = eq > text && eq[-1] == '!';
-    const char *value = eq + 1;
-    size_t n = strcspn(text, "!=");
-    while (n > 0 && text[n - 1] == ' ')
-        n--;
-    while (*value == ' ')
-        value++;
-    const char *have = NULL;
-    for (size_t i = 0; node->labels && i < node->labels->n; i++)
-        if (strlen(node->labels->v[i].k) == n && memcmp(node->labels->v[i].k, text, n) == 0)
-            have = node->labels->v[i].v;
-    bool equal = have && strcmp(have, value) == 0;
+    struct dv_sv value = dv_sv_trim(dv_sv_c(eq + 1));
+    struct dv_sv key = dv_sv_trim(dv_sv(text, strcspn(text, "!=")));
+    const char *have = property(node, key);
+    bool equal = have && dv_sv_eq(value, dv_sv_c(have));
     return negated ? !equal : equal;
 }
 

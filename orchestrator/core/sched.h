@@ -10,8 +10,8 @@
 /* What the scheduler sees of a node. */
 struct dv_node_view {
     uint64_t id;
-    bool is_ready; /* connected, engine up, not cordoned, not draining */
-    const char *arch;
+    bool is_ready;           /* connected, engine up, not cordoned, not draining */
+    const char *name, *arch; /* NULL: not known */
     const struct dv_kvs *labels;
     int64_t cpu_mcpu, memory_bytes;        /* capacity */
     int64_t promised_mcpu, promised_bytes; /* to replicas placed there */
@@ -23,7 +23,8 @@ struct dv_node_view {
 
 struct dv_need {
     int64_t cpu_mcpu, memory_bytes;
-    const struct dv_strs *constraints; /* "label=value", "label!=value" */
+    const struct dv_strs *constraints; /* "label=value", "label!=value".  Every node has kubernetes.io/arch,
+                                        * /os and /hostname, unless its labels say otherwise */
 };
 
 enum dv_spread { DV_SPREAD, DV_PACK };

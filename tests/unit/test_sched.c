@@ -65,6 +65,38 @@ static void constraints_compare_labels(void **state)
     }
 }
 
+static void every_node_has_its_architecture_system_and_name(void **state)
+{
+    (void)state;
+    struct dv_kv kv[] = {{(char *)"zone", (char *)"a"}};
+    struct dv_kvs labels = {kv, 1};
+    struct dv_node_view v = a_node(1);
+    v.name = "rack-1";
+    v.arch = "amd64";
+    v.labels = &labels;
+    static const struct {
+        const char *text;
+        bool fits;
+    } cases[] = {{"kubernetes.io/arch=amd64", true},       {"beta.kubernetes.io/arch = amd64", true},
+                 {"kubernetes.io/arch=arm64", false},      {"kubernetes.io/arch!=arm64", true},
+                 {"kubernetes.io/os=linux", true},         {"node.platform.os == linux", true},
+                 {"node.platform.os == windows", false},   {"node.hostname == rack-1 ", true},
+                 {"kubernetes.io/hostname=rack-2", false}, {"node.labels.zone == a", true},
+                 {"node.labels.zone != a", false}};
+    for (size_t i = 0; i < DV_COUNT(cases); i++) {
+        char *text = (char *)cases[i].text;
+        struct dv_strs constraints = {&text, 1};
+        struct dv_need need = {.constraints = &constraints};
+        if ((dv_sched_fit(&need, &v) == DV_FITS) != cases[i].fits)
+            fail_msg("%s", cases[i].text);
+    }
+    kv[0] = (struct dv_kv){(char *)"kubernetes.io/arch", (char *)"mine"}; /* a label of the operator's wins */
+    char *text = (char *)"kubernetes.io/arch=mine";
+    struct dv_strs constraints = {&text, 1};
+    struct dv_need need = {.constraints = &constraints};
+    assert_int_equal(dv_sched_fit(&need, &v), DV_FITS);
+}
+
 static void primed_beats_image_beats_spread_beats_load_beats_id(void **state)
 {
     (void)state;
@@ -170,6 +202,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_node_is_passed_over_for_the_first_reason_that_holds),
         cmocka_unit_test(constraints_compare_labels),
+        cmocka_unit_test(every_node_has_its_architecture_system_and_name),
         cmocka_unit_test(primed_beats_image_beats_spread_beats_load_beats_id),
         cmocka_unit_test(nothing_is_placed_where_nothing_fits),
         cmocka_unit_test(the_explanation_names_what_is_missing),
