@@ -11,6 +11,8 @@ enum name {
     M_FN_WAITING,
     M_FN_OLDEST,
     M_FN_IN_FLIGHT,
+    M_SERVICE_COUNT,
+    M_SERVICE_READY,
     M_FUNCTIONS,
     M_NODES,
     M_NODE_CPU,
@@ -46,6 +48,10 @@ static const struct {
     [M_FN_OLDEST] = {"davit_function_queue_oldest_seconds", DV_METRIC_GAUGE,
                      "Age of the longest waiting request"},
     [M_FN_IN_FLIGHT] = {"davit_function_in_flight", DV_METRIC_GAUGE, "Requests inside of replicas"},
+    [M_SERVICE_COUNT] = {"gateway_service_count", DV_METRIC_GAUGE,
+                         "Replicas asked for, as OpenFaaS names it"},
+    [M_SERVICE_READY] = {"gateway_service_ready_count", DV_METRIC_GAUGE,
+                         "Replicas that take requests, as OpenFaaS names it"},
     [M_FUNCTIONS] = {"davit_functions", DV_METRIC_GAUGE, "Functions deployed"},
     [M_NODES] = {"davit_nodes", DV_METRIC_GAUGE, "Nodes by state"},
     [M_NODE_CPU] = {"davit_node_cpu_used_cores", DV_METRIC_GAUGE, "Processor time used on the whole machine"},
@@ -131,8 +137,8 @@ static void write_replicas(struct dv_control *c, struct dv_buf *out)
 
 /* Functions with something going on; a sleeping one has nothing to tell. */
 struct fn_row {
-    char label[2 * DV_NAME_MAX + 2];
-    double wanted, ready, waiting, oldest, in_flight;
+    char label[2 * DV_NAME_MAX + 2], openfaas[2 * DV_NAME_MAX + 2];
+    double asked, wanted, ready, waiting, oldest, in_flight;
 };
 
 struct fn_rows {
@@ -153,6 +159,10 @@ static void collect(void *ctx, const struct dv_cluster_fn *f)
     if (t->c->gateway)
         (void)dv_gateway_load(t->c->gateway, f->uid, &load);
     (void)snprintf(r->label, sizeof(r->label), "%s.%s", f->def->spec.name, f->def->spec.ns);
+    bool in_default = strcmp(f->def->spec.ns, DV_NS_DEFAULT) == 0;
+    (void)snprintf(r->openfaas, sizeof(r->openfaas), "%s.%s", f->def->spec.name,
+                   in_default ? "openfaas-fn" : f->def->spec.ns);
+    r->asked = (double)f->asked;
     r->wanted = (double)f->decision.wanted;
     r->ready = (double)tally.ready;
     r->waiting = (double)load.waiting;
@@ -170,17 +180,21 @@ static void write_functions(struct dv_control *c, struct dv_buf *out)
     static const struct {
         enum name m;
         size_t offset;
-    } columns[] = {{M_FN_WANTED, offsetof(struct fn_row, wanted)},
-                   {M_FN_READY, offsetof(struct fn_row, ready)},
-                   {M_FN_WAITING, offsetof(struct fn_row, waiting)},
-                   {M_FN_OLDEST, offsetof(struct fn_row, oldest)},
-                   {M_FN_IN_FLIGHT, offsetof(struct fn_row, in_flight)}};
+        bool is_openfaas;
+    } columns[] = {{M_FN_WANTED, offsetof(struct fn_row, wanted), false},
+                   {M_FN_READY, offsetof(struct fn_row, ready), false},
+                   {M_FN_WAITING, offsetof(struct fn_row, waiting), false},
+                   {M_FN_OLDEST, offsetof(struct fn_row, oldest), false},
+                   {M_FN_IN_FLIGHT, offsetof(struct fn_row, in_flight), false},
+                   {M_SERVICE_COUNT, offsetof(struct fn_row, asked), true},
+                   {M_SERVICE_READY, offsetof(struct fn_row, ready), true}};
     for (size_t k = 0; k < DV_COUNT(columns); k++) {
         head(out, columns[k].m);
         for (size_t i = 0; i < t.n; i++) {
             double v;
             memcpy(&v, (const char *)&t.rows[i] + columns[k].offset, sizeof(v));
-            put(out, columns[k].m, "function_name", t.rows[i].label, v);
+            put(out, columns[k].m, "function_name",
+                columns[k].is_openfaas ? t.rows[i].openfaas : t.rows[i].label, v);
         }
     }
     dv_free(t.rows);

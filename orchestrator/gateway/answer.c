@@ -25,6 +25,8 @@ static void add_ids(struct dv_gw_req *r, struct dv_buf *b)
         r->started_ns ? r->started_ns - r->arrived_ns : dv_loop_now(r->conn->loop->loop) - r->arrived_ns;
     (void)dv_buf_add_c(b, "X-Call-Id: ");
     (void)dv_buf_add_c(b, r->call_id);
+    (void)dv_buf_add_c(b, "\r\nX-Start-Time: ");
+    (void)dv_buf_add_u64(b, r->start_wall_ns);
     (void)dv_buf_add_c(b, "\r\ntraceparent: ");
     (void)dv_buf_add_c(b, r->traceparent);
     add_ms(b, "\r\nServer-Timing: queue;dur=", queue_ns / 1000);
@@ -53,6 +55,8 @@ static void add_fields(struct dv_gw_req *r, struct dv_buf *b, struct dv_sv field
         fields = dv_sv(fields.p + n, fields.n - n);
         char first = (char)(line.p[0] | 0x20);
         if (r->fn && first == 'x' && n > 10 && dv_sv_eq_nocase(dv_sv(line.p, 10), DV_SV("x-call-id:")))
+            continue;
+        if (r->fn && first == 'x' && n > 13 && dv_sv_eq_nocase(dv_sv(line.p, 13), DV_SV("x-start-time:")))
             continue;
         if (r->fn && first == 't' && n > 12 && dv_sv_eq_nocase(dv_sv(line.p, 12), DV_SV("traceparent:")))
             continue;

@@ -222,6 +222,7 @@ int dv_gw_forward_build(struct dv_gw_req *r, const struct dv_h1_head *h, const s
     bool is_fn = r->kind != DV_ROUTE_API;
     set_call_id(r, dv_h1_find(h, "x-call-id"));
     set_traceparent(r, dv_h1_find(h, "traceparent"));
+    r->start_wall_ns = dv_gw_wall_ns(r->conn->loop);
     dv_buf_clear(b);
     (void)dv_buf_add_sv(b, h->method);
     r->method_n = h->method.n;
@@ -240,7 +241,7 @@ int dv_gw_forward_build(struct dv_gw_req *r, const struct dv_h1_head *h, const s
     if (r->kind != DV_ROUTE_ASYNC) { /* an async one gets them when it runs */
         add_field(b, DV_SV("X-Call-Id"), dv_sv_c(r->call_id));
         (void)dv_buf_add_c(b, "X-Start-Time: ");
-        (void)dv_buf_add_u64(b, dv_gw_wall_ns(r->conn->loop));
+        (void)dv_buf_add_u64(b, r->start_wall_ns);
         (void)dv_buf_add(b, "\r\n", 2);
     }
     if (r->upgrade[0])

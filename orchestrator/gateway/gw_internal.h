@@ -152,6 +152,7 @@ struct dv_gw_req {
     uint32_t start_us, run_us, attempts;
     char call_id[GW_CALL_ID_MAX];
     char traceparent[56];
+    uint64_t start_wall_ns; /* X-Start-Time */
 };
 
 struct dv_gw_conn;

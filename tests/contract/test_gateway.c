@@ -96,6 +96,7 @@ static void the_function_is_told_who_asked_and_nothing_of_one_hop(void **state)
     assert_null(strcasestr(b, "keep-alive"));
     assert_null(strcasestr(b, "\nTE:"));
     assert_true(reply_has(&r, "x-call-id", "my.id-1"));
+    assert_int_equal(dv_h1_find(&r.head, "x-start-time").n, 19); /* ns since 1970 */
     reply_free(&r);
     r = client_ask(&c, "GET /function/f/x HTTP/1.1\r\nHost: h\r\nX-Call-Id: bad id with spaces\r\n\r\n",
                    "GET");
@@ -905,6 +906,7 @@ static void an_async_request_is_handed_over_and_answered_when_it_is_safe(void **
     client_read(&c, "POST", &r);
     assert_int_equal(r.status, 202);
     assert_true(reply_has(&r, "x-call-id", "id7"));
+    assert_true(reply_has(&r, "x-start-time", NULL));
     assert_int_equal(dv_buf_len(&r.body), 0);
     reply_free(&r);
 
