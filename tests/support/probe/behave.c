@@ -16,20 +16,22 @@
  *   /big?bytes=N&framing=0   N bytes;  framing 0: length, 1: chunked, 2: until close
  *   /slow-read?ms=500    reads nothing of the body for that time, then answers as /sum does
  *   /sleep?ms=500        answers that much later
- *   /half-close?ms=0     a whole answer that promises keep-alive, then closes its direction
- *   /break?after=0       promises more than the `after` bytes it sends, and closes
- *   /garbage             bytes that are no HTTP
- *   /say?close=0         the request's body is the answer, byte by byte
- *   /ws  /upgrade        101; WebSocket echo when a key was sent, otherwise every byte back
+ *   /half-close?cork=1   a whole answer that promises keep-alive, and closes its direction;  cork: in one
+ * segment /break?after=0       promises more than the `after` bytes it sends, and closes /garbage bytes that
+ * are no HTTP /say?close=0&last=0  the request's body is the answer, byte by byte;  last: no request may
+ * follow, see /seen /ws  /upgrade        101; WebSocket echo when a key was sent, otherwise every byte back
  *   /exit                the process ends
- *   /seen                {"connections":..,"requests":..,"cut":..} so far, this one included */
+ *   /seen                {"connections":..,"requests":..,"cut":..,"again":..} so far, this one included */
 #define _GNU_SOURCE
 #include "probe.h"
 
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { CHUNKED_HEAD = 1, UNTIL_CLOSE = 2, BIG_PIECE = 16 * 1024, HEAD_BYTES = 12345, PROBE_EXIT_CODE = 7 };
@@ -142,8 +144,8 @@ static void cookies(struct conn *c)
 
 static void tell_seen(struct conn *c)
 {
-    answerf(c, 200, "{\"connections\":%u,\"requests\":%u,\"cut\":%u}\n", seen.n_conns, seen.n_requests,
-            seen.n_cut);
+    answerf(c, 200, "{\"connections\":%u,\"requests\":%u,\"cut\":%u,\"again\":%u}\n", seen.n_conns,
+            seen.n_requests, seen.n_cut, seen.n_again);
 }
 
 static void unknown(struct conn *c)
@@ -300,6 +302,8 @@ static void slept(struct conn *c)
 
 static void half_close_end(struct conn *c)
 {
+    int is_corked = (int)query(c, "cork", 1);
+    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_CORK, &is_corked, sizeof(is_corked));
     answerf(c, 200, "goes on, or so it says\n");
     c->shut_after = true;
 }
@@ -327,6 +331,7 @@ static void garbage(struct conn *c)
 static void say_head(struct conn *c)
 {
     c->close_after = query(c, "close", 0);
+    c->is_last = query(c, "last", 0);
 }
 
 static void say_body(struct conn *c, const char *p, size_t n)

@@ -215,6 +215,7 @@ static bool take_head(struct conn *c)
                                       strcasecmp(connection, "close") == 0);
     c->n_requests++;
     seen.n_requests++;
+    seen.n_again += c->is_last;
     find_framing(c);
     c->does = behaviour_of(c->target);
     bool is_whole = c->input == IN_DONE;

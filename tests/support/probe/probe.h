@@ -51,6 +51,7 @@ struct conn {
     /* the answer */
     bool is_answered; /* all of it stands in out */
     bool close_after, shut_after;
+    bool is_last;     /* nothing may follow on this connection */
     uint64_t to_send; /* of a generated body */
     uint64_t step, steps, pause_ms;
     uint64_t due_ms; /* 0: nothing is due */
@@ -63,7 +64,9 @@ struct conn {
 
 /* Of the whole process; /seen tells them. */
 struct seen {
-    unsigned n_conns, n_requests, n_cut; /* cut: the other side left before its answer was complete */
+    unsigned n_conns, n_requests;
+    unsigned n_cut;   /* the other side left before its answer was complete */
+    unsigned n_again; /* requests on a connection that was said to be over */
 };
 extern struct seen seen;
 
