@@ -15,7 +15,9 @@
  * takes the descriptor out of the watch until the owner wants to read on.
  *
  * A connection may be used again only if nothing about it is in doubt: both messages complete and written,
- * the answer's length known, keep-alive agreed, and not one byte too many received. */
+ * the answer's length known, keep-alive agreed, not one byte too many received, and the upstream's direction
+ * still open, whatever its head has promised: a request written behind such an end could not be told from one
+ * that the upstream died of. */
 #include "proto/rt/h1up.h"
 #include "proto/base/alloc.h"
 #include "proto/base/buf.h"
@@ -55,6 +57,7 @@ struct dv_h1up {
     struct dv_h1_chunked chunked;
     size_t unchunked; /* bytes at the front of `in` that left the chunked decoder already */
     bool has_answer_bytes, keep_alive, has_eof;
+    bool is_ending; /* an end stands behind what is still to be read */
 };
 
 static _Thread_local char scratch[READ_BYTES];
@@ -149,7 +152,7 @@ static void watch(struct dv_h1up *u)
 {
     if (u->fd < 0 || u->io.fd < 0)
         return;
-    uint32_t events = wants_bytes(u) || u->is_connecting ? EPOLLIN : 0;
+    uint32_t events = wants_bytes(u) || u->is_connecting ? EPOLLIN | EPOLLRDHUP : 0;
     if (dv_buf_len(&u->out) || u->is_connecting)
         events |= EPOLLOUT;
     (void)dv_io_mod(u->loop, &u->io,
@@ -204,7 +207,7 @@ static void flush(struct dv_h1up *u)
 /* The answer is complete; n_left bytes came behind it. */
 static void end_answer(struct dv_h1up *u, size_t n_left)
 {
-    bool is_reusable = u->keep_alive && u->answer_body != DV_H1_UNTIL_CLOSE &&
+    bool is_reusable = u->keep_alive && !u->is_ending && u->answer_body != DV_H1_UNTIL_CLOSE &&
                        u->answer_body != DV_H1_UPGRADED && u->is_request_done && !u->is_deaf &&
                        dv_buf_len(&u->out) == 0 && n_left == 0;
     u->phase = is_reusable ? IDLE : DONE;
@@ -460,6 +463,7 @@ static void on_io(struct dv_io *io, uint32_t events)
         return;
     }
     enter(u);
+    u->is_ending |= (events & EPOLLRDHUP) != 0;
     if (events & EPOLLOUT)
         flush(u);
     if (u->fd >= 0 && events & (EPOLLIN | EPOLLERR | EPOLLHUP)) {
@@ -477,7 +481,7 @@ static void resume(struct dv_h1up *u)
     if (!digest_kept(u))
         return;
     if (u->io.fd < 0 && wants_bytes(u) &&
-        dv_io_add(u->loop, &u->io, u->fd, EPOLLIN, NULL)) { /* it hung up meanwhile */
+        dv_io_add(u->loop, &u->io, u->fd, EPOLLIN | EPOLLRDHUP, NULL)) { /* it hung up meanwhile */
         lost(u, ENOMEM);
         return;
     }
@@ -518,7 +522,7 @@ int dv_h1up_connect(struct dv_loop *loop, const struct dv_addr *to, const struct
         u->connect_errno = why.sys_errno; /* told from the loop, like any later failure */
         dv_loop_defer(loop, &u->defer);
     } else {
-        int rc = dv_io_add(loop, &u->io, u->fd, EPOLLIN | EPOLLOUT, err);
+        int rc = dv_io_add(loop, &u->io, u->fd, EPOLLIN | EPOLLRDHUP | EPOLLOUT, err);
         if (rc) {
             destroy(u);
             return rc;
