@@ -352,18 +352,19 @@ static size_t digest(struct dv_h1up *u, const char *p, size_t n)
     return done;
 }
 
-static void fail_idle(struct dv_h1up *u)
+/* No request has been written to which these bytes could be the answer. */
+static void fail_unasked(struct dv_h1up *u)
 {
     struct dv_err err = DV_ERR_INIT;
     (void)dv_err_set(&err, DV_E_NET, "the upstream sent bytes that nobody asked for");
-    fail(u, DV_H1UP_IDLE_CLOSED, &err);
+    fail(u, u->phase == IDLE ? DV_H1UP_IDLE_CLOSED : DV_H1UP_UNSENT, &err);
 }
 
 /* New bytes, in the thread's buffer.  False: the connection is gone. */
 static bool digest_fresh(struct dv_h1up *u, const char *p, size_t n)
 {
-    if (u->phase == IDLE) {
-        fail_idle(u);
+    if (u->phase == IDLE || (u->phase == HEAD && !u->has_written)) {
+        fail_unasked(u);
         return false;
     }
     u->has_answer_bytes = true;

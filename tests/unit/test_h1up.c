@@ -5,6 +5,8 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "proto/base/alloc.h"
@@ -254,6 +256,7 @@ static void a_second_request_at_once_is_our_bug_and_none_follows_a_failure(void 
     begin("GET", DV_H1_NO_BODY, 0);
     struct dv_h1up_request req = {.method = DV_SV("GET"), .target = DV_SV("/")};
     assert_int_equal(dv_h1up_begin(up, &req), DV_E_BUG);
+    RUN_UNTIL(dv_h1up_backlog(up) == 0);
     answered("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     assert_int_equal(dv_h1up_begin(up, &req), DV_CLOSED);
 }
@@ -322,6 +325,39 @@ static void reuse_is_judged_by_what_is_certain(void **state)
         (void)tear_down(NULL);
         (void)set_up(NULL);
     }
+}
+
+/* It promises keep-alive, but its end stands behind the answer: whoever is lent the connection in the same
+ * turn would write into it. */
+static void an_end_right_behind_the_answer_is_seen_with_it(void **state)
+{
+    (void)state;
+    int on = 1;
+    open_up();
+    begin("GET", DV_H1_NO_BODY, 0);
+    hear("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_int_equal(setsockopt(peer, IPPROTO_TCP, TCP_CORK, &on, sizeof(on)), 0); /* both in one segment */
+    say("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    assert_int_equal(shutdown(peer, SHUT_WR), 0);
+    RUN_UNTIL(seen.n_ends);
+    assert_false(seen.is_reusable);
+    assert_body("ok");
+    assert_int_equal(seen.n_errors, 0);
+}
+
+static void an_answer_that_was_there_before_its_request_is_not_its_answer(void **state)
+{
+    (void)state;
+    open_up();
+    begin("GET", DV_H1_NO_BODY, 0);
+    hear("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    answered("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_true(seen.is_reusable);
+    say("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged");
+    begin("POST", DV_H1_NO_BODY, 0);
+    RUN_UNTIL(seen.n_errors);
+    assert_int_equal(seen.why, DV_H1UP_UNSENT); /* safe to send elsewhere */
+    assert_int_equal(seen.n_ends, 1);
 }
 
 static void an_answer_that_overtakes_its_request_arrives_and_ends_the_connection(void **state)
@@ -612,6 +648,8 @@ int main(void)
         with_peer(a_second_request_at_once_is_our_bug_and_none_follows_a_failure),
         with_peer(an_answer_reads_the_same_however_its_bytes_arrive),
         with_peer(reuse_is_judged_by_what_is_certain),
+        with_peer(an_end_right_behind_the_answer_is_seen_with_it),
+        with_peer(an_answer_that_was_there_before_its_request_is_not_its_answer),
         with_peer(an_answer_that_overtakes_its_request_arrives_and_ends_the_connection),
         with_peer(failures_say_whether_the_upstream_can_have_seen_the_request),
         with_peer(a_refused_connection_is_told_later_and_apart),
