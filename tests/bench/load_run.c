@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -385,15 +386,24 @@ static void start_if_ready(struct run *r, uint64_t begin_ns)
     r->end_ns = r->count_from_ns + r->cfg->duration_ns;
 }
 
+/* Up to the nanosecond, which epoll_wait alone cannot, and its successor only on recent kernels. */
+static int wait_until(struct run *r, uint64_t until_ns, struct epoll_event *events)
+{
+    struct pollfd any = {.fd = r->epoll, .events = POLLIN};
+    uint64_t wait_ns = until_ns > r->now_ns ? until_ns - r->now_ns : 0;
+    struct timespec wait = {.tv_nsec = (long)wait_ns};
+    if (wait_ns % 1000000 == 0)
+        return epoll_wait(r->epoll, events, EVENTS_MAX, (int)(wait_ns / 1000000));
+    return ppoll(&any, 1, &wait, NULL) > 0 ? epoll_wait(r->epoll, events, EVENTS_MAX, 0) : 0;
+}
+
 static void wait_events(struct run *r)
 {
     struct epoll_event events[EVENTS_MAX];
-    uint64_t until_ns = r->last_tick_ns + TICK_NS;
+    uint64_t until_ns = r->now_ns + TICK_NS;
     if (r->has_started && r->cfg->rate > 0 && r->free && due_at(r, r->n_due) < until_ns)
         until_ns = due_at(r, r->n_due);
-    uint64_t wait_ns = until_ns > r->now_ns ? until_ns - r->now_ns : 0;
-    struct timespec wait = {.tv_sec = (time_t)(wait_ns / SECOND_NS), .tv_nsec = (long)(wait_ns % SECOND_NS)};
-    int n = epoll_pwait2(r->epoll, events, EVENTS_MAX, &wait, NULL);
+    int n = wait_until(r, until_ns, events);
     r->now_ns = clock_ns();
     for (int i = 0; i < n; i++) {
         on_event(r, events[i].data.ptr, events[i].events);
