@@ -3,6 +3,7 @@ import base64
 import http.server
 import json
 import threading
+import time
 
 from cluster import HELLO, TOOLS, Cluster
 from scenario import equal, main, scenario, wait_until
@@ -84,9 +85,22 @@ def the_list_counts_calls():
 @scenario
 def scale_takes_the_namespace_from_the_body_or_the_query():
     equal(system("POST", "/scale-function/hello", {"serviceName": "hello", "replicas": 2, "namespace": "openfaas-fn"}).status, 202)
+    equal(status_of("hello")["replicas"], 2, "replicas as soon as the call returned")
     wait_until("2 available", lambda: status_of("hello").get("availableReplicas", 0) == 2, 20)
     equal(system("POST", "/scale-function/hello?namespace=openfaas-fn", {"serviceName": "hello", "replicas": 1}).status, 202)
     wait_until("1 available", lambda: status_of("hello").get("availableReplicas", 0) == 1, 20)
+
+
+@scenario
+def ten_requests_a_second_bring_a_second_replica():
+    equal(system("POST", "/functions", {"service": "rate", "image": HELLO}).status, 202)
+    begin, sent = time.monotonic(), 0
+    while status_of("rate").get("availableReplicas", 0) < 2:
+        assert time.monotonic() - begin < 30, status_of("rate")
+        equal(cluster.call("POST", "/function/rate", b"").status, 200)
+        sent += 1
+        time.sleep(max(0, begin + sent * 0.1 - time.monotonic()))
+    equal(system("DELETE", "/functions", {"functionName": "rate"}).status, 202)
 
 
 @scenario
