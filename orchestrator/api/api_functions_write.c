@@ -114,11 +114,10 @@ static int read_spec(struct dv_api_call *c, struct dv_fn_spec *out, struct dv_er
     int rc = dv_api_body_tree(c, &tree, err);
     if (rc)
         return rc;
+    const char *ns = dv_http_param(c->req, "namespace");
     rc = dv_api_fill_in(tree, "name", c->arg, err);
-    if (!rc)
-        rc = dv_api_fill_in(tree, "namespace", dv_http_param(c->req, "namespace"), err);
-    if (!rc && c->arg)
-        rc = dv_api_fill_in(tree, "namespace", DV_NS_DEFAULT, err);
+    if (!rc) /* a path without a namespace names a function of the default one */
+        rc = dv_api_fill_in(tree, "namespace", ns || !c->arg ? ns : DV_NS_DEFAULT, err);
     if (!rc)
         rc = dv_wire_from_json(&dv_type_fn_spec, tree, DV_WIRE_STRICT, c->arena, out, err);
     cJSON_Delete(tree);
