@@ -132,6 +132,8 @@ int dv_of_spec(const struct cJSON *deployment, struct dv_arena *arena, struct dv
                struct dv_err *err);
 /* What the deployer should know of how it will be scaled; false: nothing. */
 bool dv_of_scale_note(const struct dv_fn_spec *spec, char *out, size_t cap);
+/* With how many replicas it begins, even when it may sleep later: `faas-cli ready` waits for one. */
+int64_t dv_of_first_replicas(const struct dv_fn_spec *spec);
 /* The fields of a FunctionStatus that come from the spec. */
 void dv_of_put_spec(struct dv_jw *w, const struct dv_fn_spec *spec);
 

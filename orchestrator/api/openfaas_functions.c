@@ -136,6 +136,8 @@ static int put_fn(struct dv_api_call *c, enum dv_put_mode mode, struct dv_err *e
     if (!rc && dv_of_scale_note(&spec, note, sizeof(note)))
         put.note = note;
     if (!rc)
+        put.begin_with = dv_of_first_replicas(&spec);
+    if (!rc)
         rc = dv_control_fn_put(c->api->cfg.control, &put, 1, false, dv_api_op_done, op, err);
     return dv_api_op_sent(op, rc, err);
 }

@@ -29,12 +29,12 @@ enum {
 
 const char *dv_of_ns_in(const char *ns)
 {
-    return !ns || !*ns || strcmp(ns, "openfaas-fn") == 0 ? DV_NS_DEFAULT : ns;
+    return !ns || !*ns || strcmp(ns, DV_NS_OPENFAAS) == 0 ? DV_NS_DEFAULT : ns;
 }
 
 const char *dv_of_ns_out(const char *ns)
 {
-    return strcmp(ns, DV_NS_DEFAULT) == 0 ? "openfaas-fn" : ns;
+    return strcmp(ns, DV_NS_DEFAULT) == 0 ? DV_NS_OPENFAAS : ns;
 }
 
 /* ---------------------------------------------------------------- deployment -> tree of a native spec */
@@ -196,6 +196,15 @@ bool dv_of_scale_note(const struct dv_fn_spec *spec, char *out, size_t cap)
                    "collected",
                    type);
     return true;
+}
+
+int64_t dv_of_first_replicas(const struct dv_fn_spec *spec)
+{
+    const char *label = dv_kvs_find(&spec->labels, LABEL_SCALE "min");
+    int64_t n;
+    if (!label || !dv_parse_i64(dv_sv_c(label), &n) || n < 1)
+        return 1;
+    return n > spec->scale.max ? spec->scale.max : n;
 }
 
 static int map_scale(struct map *m)

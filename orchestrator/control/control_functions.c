@@ -108,6 +108,7 @@ static void fn_drop(struct dv_control *c, struct ctl_fn *f)
     dv_cluster_fn_remove(c->cluster, f->uid, ctl_now(c));
     if (c->gateway)
         dv_gateway_fn_remove(c->gateway, f->uid);
+    ctl_logs_fn_gone(c, f->uid);
     ctl_fn_free(f);
 }
 
@@ -192,6 +193,7 @@ struct put_item {
     uint64_t if_revision;
     bool has_condition;
     const char *note;
+    int64_t begin_with;
     struct ctl_def *made; /* decided by the last prepare; owned until applied */
 };
 
@@ -354,7 +356,10 @@ static void put_apply(struct ctl_write *w)
         p->items[i].made = NULL;
         v->def.revision = w->revision;
         uint64_t uid = v->def.uid;
+        bool begins = p->items[i].begin_with > 0 && !dv_idmap_find(&w->c->fns_by_uid, uid);
         adopt_version(w->c, v);
+        if (begins)
+            dv_cluster_fn_set(w->c->cluster, uid, p->items[i].begin_with, ctl_now(w->c));
         if (p->items[i].note)
             ctl_event(w->c, uid, "note", p->items[i].note, 0, 0);
     }
@@ -380,6 +385,7 @@ static int copy_items(struct ctl_write *w, const struct dv_fn_put *puts, size_t 
         it->mode = puts[i].mode;
         it->has_condition = puts[i].if_revision != DV_REV_ANY;
         it->if_revision = puts[i].if_revision;
+        it->begin_with = puts[i].begin_with;
         if (puts[i].note && !(it->note = dv_arena_strdup(&w->arena, puts[i].note)))
             return DV_E_NOMEM;
         p->n = i + 1;

@@ -167,6 +167,7 @@ int ctl_registry_for(struct dv_control *c, const char *image, struct dv_arena *a
 /* ---- logs ---- */
 
 void ctl_logs_chunk(struct dv_control *c, struct ctl_node *n, const struct dv_log_chunk *chunk);
+void ctl_logs_fn_gone(struct dv_control *c, uint64_t fn_uid);
 void ctl_logs_node_down(struct dv_control *c, struct ctl_node *n);
 void ctl_logs_free_all(struct dv_control *c);
 

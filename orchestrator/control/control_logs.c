@@ -1,10 +1,12 @@
 /* Logs of a function: asked of every connected node at once, handed on as they come.
  *
  * A node that has not answered within five seconds is given up; one that answered may take as long as it
- * wants (follow).  The request ends when no node is left in it. */
+ * wants (follow).  The request ends when no node is left in it, or a moment after the function was deleted:
+ * what its replicas say on their way out is still told. */
 #include "orchestrator/control/control_internal.h"
 
-#define ANSWER_NS (5 * CTL_S)
+#define ANSWER_NS     (5 * CTL_S)
+#define LAST_WORDS_NS (1 * CTL_S)
 
 struct asked {
     uint64_t node;
@@ -18,6 +20,7 @@ struct dv_logs {
     uint64_t id;
     struct asked *asked;
     size_t n_asked;
+    bool is_over; /* the function is gone */
     struct dv_timer deadline;
     struct dv_defer ending;
 };
@@ -62,9 +65,13 @@ static void drop(struct dv_logs *l, size_t i)
 static void on_deadline(struct dv_timer *t)
 {
     struct dv_logs *l = DV_CONTAINER_OF(t, struct dv_logs, deadline);
-    for (size_t i = l->n_asked; i-- > 0;)
-        if (!l->asked[i].has_answered)
+    for (size_t i = l->n_asked; i-- > 0;) {
+        struct ctl_node *n = ctl_node_of(l->c, l->asked[i].node);
+        if (l->is_over && n)
+            (void)ask(l, n, true);
+        if (l->is_over || !l->asked[i].has_answered)
             drop(l, i);
+    }
 }
 
 int dv_control_logs_open(struct dv_control *c, const struct dv_logs_request *req, struct dv_logs **out,
@@ -135,6 +142,15 @@ void ctl_logs_chunk(struct dv_control *c, struct ctl_node *n, const struct dv_lo
         if (chunk->end)
             drop(l, i);
         return;
+    }
+}
+
+void ctl_logs_fn_gone(struct dv_control *c, uint64_t fn_uid)
+{
+    DV_LIST_FOR_EACH (it, &c->logs) {
+        struct dv_logs *l = DV_LIST_ENTRY(it, struct dv_logs, node);
+        if (l->req.fn_uid == fn_uid && !l->is_over)
+            l->is_over = dv_timer_set(c->cfg.loop, &l->deadline, ctl_now(c) + LAST_WORDS_NS) == DV_OK;
     }
 }
 

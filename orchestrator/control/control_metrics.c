@@ -1,5 +1,6 @@
 /* What the state loop counts, as Prometheus text.  All names stand in one table. */
 #include "orchestrator/control/control_internal.h"
+#include "proto/wire/codec.h"
 
 #include <inttypes.h>
 
@@ -159,9 +160,7 @@ static void collect(void *ctx, const struct dv_cluster_fn *f)
     if (t->c->gateway)
         (void)dv_gateway_load(t->c->gateway, f->uid, &load);
     (void)snprintf(r->label, sizeof(r->label), "%s.%s", f->def->spec.name, f->def->spec.ns);
-    bool in_default = strcmp(f->def->spec.ns, DV_NS_DEFAULT) == 0;
-    (void)snprintf(r->openfaas, sizeof(r->openfaas), "%s.%s", f->def->spec.name,
-                   in_default ? "openfaas-fn" : f->def->spec.ns);
+    (void)dv_openfaas_name(dv_sv_c(r->label), r->openfaas);
     r->asked = (double)f->asked;
     r->wanted = (double)f->decision.wanted;
     r->ready = (double)tally.ready;

@@ -10,6 +10,7 @@
 #include "orchestrator/events/async_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/rt/log.h"
+#include "proto/wire/codec.h"
 
 #include <inttypes.h>
 
@@ -343,13 +344,14 @@ static int call_callback(struct dv_async_item *it)
 {
     const struct dv_async_record *r = &it->record;
     const char *headers[HEADERS_MAX + 6] = {NULL}, *type = "text/plain";
+    char fn[2 * DV_NAME_MAX + 2];
     size_t n = 0;
     if (add_lines(&it->arena, r->fields, headers, HEADERS_MAX, &n, &type))
         return DV_E_NOMEM;
     const char *ours[] = {text_line(&it->arena, "X-Call-Id", r->call_id),
                           text_line(&it->arena, "X-Duration-Seconds", r->duration),
                           text_line(&it->arena, "X-Function-Status", r->status),
-                          text_line(&it->arena, "X-Function-Name", r->fn),
+                          text_line(&it->arena, "X-Function-Name", dv_openfaas_name(r->fn, fn)),
                           text_line(&it->arena, "X-Retry", r->attempts)};
     for (size_t i = 0; i < DV_COUNT(ours); i++) {
         if (!ours[i])

@@ -2,6 +2,7 @@
  * its dashboards and autoscaling queries work; queue_name is its default queue. */
 #include "orchestrator/events/async_internal.h"
 #include "proto/rt/metrics.h"
+#include "proto/wire/codec.h"
 
 enum source { ACCEPTED, REFUSED, DONE, FAILED, RETRIED, ATTEMPTS, BACKLOG, WAITING, IN_FLIGHT };
 
@@ -71,7 +72,9 @@ static void add_sample(const struct metric *m, const struct dv_async_queue *q, s
 {
     struct dv_sv fn = dv_sv_c(q->fn ? q->fn : q->name);
     const struct dv_label ours[] = {{"function", fn}};
-    const struct dv_label theirs[] = {{"queue_name", DV_SV("faas-request")}, {"function_name", fn}};
+    char name[2 * DV_NAME_MAX + 2];
+    const struct dv_label theirs[] = {{"queue_name", DV_SV("faas-request")},
+                                      {"function_name", m->is_openfaas ? dv_openfaas_name(fn, name) : fn}};
     (void)dv_metric_u64(out, m->name, m->is_openfaas ? theirs : ours, m->is_openfaas ? 2 : 1,
                         value_of(q, m->source)); /* out remembers a failure */
 }

@@ -12,6 +12,7 @@
  * _access_log_dropped_total */
 #include "orchestrator/gateway/gw_internal.h"
 #include "proto/rt/metrics.h"
+#include "proto/wire/codec.h"
 
 static const double bounds_s[DV_LIVE_BUCKETS] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
                                                  0.1,    0.25,  0.5,    1,     2.5,  5,     10};
@@ -38,16 +39,6 @@ struct walk {
     uint64_t (*value)(const struct dv_live_cell *c); /* summed over the loops */
     uint64_t now_ns;
 };
-
-static size_t openfaas_label(const struct dv_live_fn *fn, char out[160])
-{
-    struct dv_sv name, ns;
-    dv_sv_cut(dv_sv_c(fn->label), '.', &name, &ns);
-    if (dv_sv_eq(ns, DV_SV(DV_NS_DEFAULT)))
-        ns = DV_SV("openfaas-fn");
-    int n = snprintf(out, 160, "%.*s.%.*s", (int)name.n, name.p, (int)ns.n, ns.p);
-    return (size_t)n;
-}
 
 /* Calls each(status, histogram over all loops) for every status code that the function has answered with. */
 static void codes_each(const struct dv_live_fn *fn,
@@ -96,15 +87,16 @@ static void put_code(void *ctx, int status, const struct dv_hist *h)
 
 static void put_invocations(void *ctx, const struct dv_live_fn *fn)
 {
-    char label[160];
-    struct code_out o = {.out = ctx, .function = dv_sv(label, openfaas_label(fn, label))};
+    char label[2 * DV_NAME_MAX + 2];
+    struct code_out o = {.out = ctx, .function = dv_openfaas_name(dv_sv_c(fn->label), label)};
     codes_each(fn, put_code, &o);
 }
 
 static void put_seconds(void *ctx, const struct dv_live_fn *fn)
 {
-    char label[160];
-    struct code_out o = {.out = ctx, .function = dv_sv(label, openfaas_label(fn, label)), .as_hist = true};
+    char label[2 * DV_NAME_MAX + 2];
+    struct code_out o = {
+        .out = ctx, .function = dv_openfaas_name(dv_sv_c(fn->label), label), .as_hist = true};
     codes_each(fn, put_code, &o);
 }
 
@@ -119,8 +111,8 @@ static uint64_t sum(const struct dv_live_fn *fn, uint64_t (*value)(const struct 
 static void put_started(void *ctx, const struct dv_live_fn *fn)
 {
     struct walk *w = ctx;
-    char label[160];
-    struct dv_label l = {"function_name", dv_sv(label, openfaas_label(fn, label))};
+    char label[2 * DV_NAME_MAX + 2];
+    struct dv_label l = {"function_name", dv_openfaas_name(dv_sv_c(fn->label), label)};
     (void)dv_metric_u64(w->out, w->name, &l, 1, sum(fn, w->value));
 }
 

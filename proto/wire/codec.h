@@ -49,6 +49,8 @@ void dv_wire_defaults(const struct dv_wire_type *t, void *out);
 int dv_json_parse(struct dv_sv json, size_t max_bytes, struct cJSON **out, struct dv_err *err);
 
 /* Names and quantities, used by tables and by the CLI. */
+/* "name.namespace" as OpenFaaS clients know it, a view of out; what has no dot comes back as it is. */
+struct dv_sv dv_openfaas_name(struct dv_sv dotted, char out[2 * DV_NAME_MAX + 2]);
 bool dv_name_valid(const char *s);                                     /* function, namespace, secret, node */
 int dv_parse_duration_ms(struct dv_sv s, int64_t *out_ms);             /* "1h2m3.5s", "250ms", "0"; DV_OK / DV_INVALID */
 int dv_parse_bytes(struct dv_sv s, int64_t *out_bytes);                /* "128Mi" "1G" "512k" "1048576" */

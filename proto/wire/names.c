@@ -6,6 +6,17 @@ static bool is_lower_or_digit(char c)
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 }
 
+struct dv_sv dv_openfaas_name(struct dv_sv dotted, char out[2 * DV_NAME_MAX + 2])
+{
+    struct dv_sv name, ns;
+    if (!dv_sv_cut(dotted, '.', &name, &ns))
+        return dotted;
+    if (dv_sv_eq(ns, DV_SV(DV_NS_DEFAULT)))
+        ns = DV_SV(DV_NS_OPENFAAS);
+    (void)snprintf(out, 2 * DV_NAME_MAX + 2, "%.*s.%.*s", (int)name.n, name.p, (int)ns.n, ns.p);
+    return dv_sv_c(out);
+}
+
 bool dv_name_valid(const char *s)
 {
     size_t n = s ? strlen(s) : 0;

@@ -11,6 +11,8 @@
 
 #define DV_NS_DEFAULT "default"
 #define DV_NAME_MAX   63
+/* What OpenFaaS clients call the default namespace. */
+#define DV_NS_OPENFAAS "openfaas-fn"
 
 struct dv_strs { /* list of strings */
     char **v;

@@ -692,7 +692,8 @@ static void of_several_functions_all_are_written_or_none(void **state)
     (void)state;
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_fn_spec a = spec_of("one", &arena), b = spec_of("two", &arena);
-    struct dv_fn_put p[] = {{&a, DV_PUT_UPSERT, DV_REV_ANY, NULL}, {&b, DV_PUT_REPLACE, DV_REV_ANY, NULL}};
+    struct dv_fn_put p[] = {{.spec = &a, .mode = DV_PUT_UPSERT, .if_revision = DV_REV_ANY},
+                            {.spec = &b, .mode = DV_PUT_REPLACE, .if_revision = DV_REV_ANY}};
     assert_int_equal(WRITE(dv_control_fn_put(rig.control, p, 2, false, done, NULL, &rig.err)), DV_NOT_FOUND);
     assert_string_equal(rig.err.field, "functions[1].name");
     assert_null(dv_control_fn_find(rig.control, DV_SV("default"), DV_SV("one")));
@@ -711,7 +712,7 @@ static void writes_that_overtake_each_other_are_all_carried_out(void **state)
     (void)state;
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_fn_spec s = spec_of("echo", &arena);
-    struct dv_fn_put p = {&s, DV_PUT_UPSERT, DV_REV_ANY, NULL};
+    struct dv_fn_put p = {.spec = &s, .mode = DV_PUT_UPSERT, .if_revision = DV_REV_ANY};
     static const char *const images[] = {"a", "b", "c", "d"};
     rig.dones = 0;
     for (size_t i = 0; i < 4; i++) { /* none waits for the one before */
@@ -905,6 +906,22 @@ static void a_set_number_is_there_at_once_and_ends_a_pin(void **state)
     WAIT_FOR(status_of(uid).ready == 2);
 }
 
+static void a_new_function_may_begin_with_replicas(void **state)
+{
+    (void)state;
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    struct dv_fn_spec s = spec_of("early", &arena);
+    struct dv_fn_put put = {.spec = &s, .mode = DV_PUT_UPSERT, .if_revision = DV_REV_ANY, .begin_with = 2};
+    join_and_wait(&rig.agents[0]);
+    assert_int_equal(WRITE(dv_control_fn_put(rig.control, &put, 1, false, done, NULL, NULL)), DV_OK);
+    uint64_t uid = dv_control_fn_find(rig.control, DV_SV("default"), DV_SV("early"))->uid;
+    assert_int_equal(status_of(uid).asked, 2);
+    WAIT_FOR(status_of(uid).ready == 2);
+    put.begin_with = 3; /* it is there already */
+    assert_int_equal(WRITE(dv_control_fn_put(rig.control, &put, 1, false, done, NULL, NULL)), DV_OK);
+    assert_int_equal(status_of(uid).asked, 2);
+}
+
 static int count_note(void *ctx, const struct dv_fn_event *e)
 {
     *(int *)ctx += strcmp(e->kind, "note") == 0 && strcmp(e->message, "by the way") == 0;
@@ -963,6 +980,12 @@ static void logs_are_gathered_from_all_nodes(void **state)
     dv_control_logs_close(r.logs);
     turn_for(20);
     assert_int_equal(r.ends, 2);
+    assert_int_equal(dv_control_logs_open(rig.control, &req, &r.logs, NULL), DV_OK);
+    WAIT_FOR(r.lines == 12);
+    assert_int_equal(WRITE(dv_control_fn_delete(rig.control, DV_SV(DV_NS_DEFAULT), DV_SV("echo"), DV_REV_ANY,
+                                                done, NULL, NULL)),
+                     DV_OK);
+    WAIT_FOR(r.ends == 3); /* nobody follows what is gone */
 }
 
 static void readiness_says_what_is_missing(void **state)
@@ -999,6 +1022,7 @@ int main(void)
         TEST(draining_moves_replicas_and_outlives_a_restart),
         TEST(a_scale_request_pins_and_sleep_lasts_until_the_next_request),
         TEST(a_set_number_is_there_at_once_and_ends_a_pin),
+        TEST(a_new_function_may_begin_with_replicas),
         TEST(a_note_of_a_write_is_an_event_of_the_function),
         TEST(logs_are_gathered_from_all_nodes),
         TEST(readiness_says_what_is_missing),

@@ -156,6 +156,7 @@ struct dv_control {
     bool is_ready;
     int64_t asked;    /* as the last scale call left it */
     char note[200];   /* of the last put */
+    int64_t begin_with;
     int commit_fails; /* code that the next commit ends with */
     struct dv_logs_request logs;
     bool logs_open;
@@ -277,6 +278,7 @@ int dv_control_fn_put(struct dv_control *c, const struct dv_fn_put *puts, size_t
             return rc;
     }
     (void)snprintf(c->note, sizeof(c->note), "%s", n && puts[0].note ? puts[0].note : "");
+    c->begin_with = n ? puts[0].begin_with : 0;
     struct pending *p = world_pending(c, done, ctx, dry_run ? NULL : world_apply_put);
     memcpy(p->fns, fns, sizeof(fns));
     p->n = n;

@@ -330,7 +330,7 @@ static void an_accepted_request_reaches_the_function_as_it_was_sent(void **state
     assert_int_equal(rig.gateway.n, 1);
     assert_int_equal(metric("davit_async_done_total{function=\"one.default\"} "), 1);
     assert_int_equal(metric("queue_worker_messages_submitted_total{queue_name=\"faas-request\",function_name="
-                            "\"one.default\"} "),
+                            "\"one.openfaas-fn\"} "),
                      1);
 }
 
@@ -408,7 +408,7 @@ static void the_callback_gets_the_functions_answer(void **state)
     assert_string_equal(s->from_fn, "hello");
     assert_string_equal(s->call_id, "id-9");
     assert_string_equal(s->status, "200");
-    assert_string_equal(s->name, "one.default");
+    assert_string_equal(s->name, "one.openfaas-fn");
     assert_true(strtod(s->duration, NULL) > 0 && strtod(s->duration, NULL) < 5);
     TURN_UNTIL(metric("davit_async_callbacks_backlog{function=\"one.default\"} ") == 0);
     assert_int_equal(metric("davit_async_callbacks_total{function=\"one.default\"} "), 1);
@@ -455,7 +455,7 @@ static void no_more_are_in_flight_than_the_function_can_hold(void **state)
     assert_int_equal(backlog(0), 10);
     assert_int_equal(metric("davit_async_in_flight{function=\"one.default\"} "), 3);
     assert_int_equal(metric("queue_worker_pending_messages{queue_name=\"faas-request\",function_name="
-                            "\"one.default\"} "),
+                            "\"one.openfaas-fn\"} "),
                      7);
     rig.gateway.parks_all = false;
     unpark(&rig.gateway, 200);

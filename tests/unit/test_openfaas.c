@@ -194,6 +194,26 @@ static void a_type_that_is_not_measured_is_said_to_be_steered_by_requests(void *
     }
 }
 
+static void what_may_sleep_begins_awake(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *labels;
+        int64_t min, begin_with;
+    } rows[] = {{"{}", 1, 1},
+                {"{\"com.openfaas.scale.zero\":\"true\"}", 0, 1},
+                {"{\"com.openfaas.scale.zero\":\"true\",\"com.openfaas.scale.min\":\"3\"}", 0, 3},
+                {"{\"com.openfaas.scale.zero\":\"true\",\"com.openfaas.scale.min\":\"0\"}", 0, 1}};
+    char body[256];
+    for (size_t i = 0; i < DV_COUNT(rows); i++) {
+        (void)snprintf(body, sizeof(body), "{\"service\":\"a\",\"image\":\"i\",\"labels\":%s}",
+                       rows[i].labels);
+        expect(ask(i ? "PUT" : "POST", "/system/functions", body), 202, NULL);
+        assert_int_equal(kept("a")->scale.min, rows[i].min);
+        assert_int_equal(w.control.begin_with, rows[i].begin_with);
+    }
+}
+
 static void limits_and_requests_come_back_exactly_when_they_were_sent(void **state)
 {
     (void)state;
@@ -474,6 +494,7 @@ int main(void)
         T(scaling_follows_the_labels_and_zero_is_opt_in),
         T(the_labels_of_type_and_target_say_what_one_replica_carries),
         T(a_type_that_is_not_measured_is_said_to_be_steered_by_requests),
+        T(what_may_sleep_begins_awake),
         T(limits_and_requests_come_back_exactly_when_they_were_sent),
         T(scaling_sets_a_number_and_pins_nothing),
         T(annotations_and_environment_set_health_and_time),
