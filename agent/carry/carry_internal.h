@@ -1,5 +1,5 @@
 /* Inside of the carry: what the state loop's side (carry.c), the loops (carry_loop.c) and their streams
- * (stream.c, upconn.c) share. */
+ * (stream.c, upconn.c, inquiry.c) share. */
 #ifndef DV_CARRY_INTERNAL_H
 #define DV_CARRY_INTERNAL_H
 
@@ -18,8 +18,10 @@ enum {
     CARRY_IDLE_MS = 1500,         /* a kept-alive connection unused for longer is closed: below the shortest
                                      time-out that common servers have (2 s), so that ours is the one that closes */
     CARRY_CONNECT_MS = 3000,      /* a container that does not even take the connection */
-    CARRY_SPARE_STREAMS = 256,    /* kept for reuse, per loop */
-    CARRY_SPARE_BYTES = 4096      /* memory that a spare stream's buffers may keep */
+    CARRY_KNOCK_MS = 10, /* after which a connection that broke off is asked whether anybody still listens */
+    CARRY_WHY_MS = 250,  /* how long the end of a process is awaited that has closed its connection */
+    CARRY_SPARE_STREAMS = 256, /* kept for reuse, per loop */
+    CARRY_SPARE_BYTES = 4096   /* memory that a spare stream's buffers may keep */
 };
 
 enum carry_outcome { /* counted; the label of davit_agent_requests_total */
@@ -108,6 +110,11 @@ struct carry_stream {
     bool is_finished;    /* the connection was told so */
     /* answer */
     bool has_head, is_upgraded, is_answer_end, was_retried;
+    bool is_seen; /* the function may have had it: no failure may look as if it had not */
+    /* its connection broke off: see inquiry.c */
+    enum { CARRY_NO_INQUIRY, CARRY_WAITS_TO_KNOCK, CARRY_HAS_KNOCKED } inquiry;
+    int knock_fd; /* -1: not knocking */
+    struct dv_io knock;
 };
 
 struct carry_loop {
@@ -167,6 +174,13 @@ void carry_up_give(struct carry_up *u); /* to the idle ones */
 void carry_up_drop(struct carry_up *u); /* closes; no callback follows */
 void carry_up_drop_idle(struct carry_slot *slot);
 void carry_up_expire(struct dv_timer *t);
+
+/* inquiry.c */
+/* The connection is gone, no answer has begun: ends the stream within CARRY_KNOCK_MS + CARRY_WHY_MS, with the
+ * best reason. */
+void carry_inquiry_begin(struct carry_stream *s);
+void carry_inquiry_on_timer(struct carry_stream *s);
+void carry_inquiry_end(struct carry_stream *s); /* stops knocking */
 
 /* stream.c */
 void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev);

@@ -7,7 +7,9 @@
  * A second try.  Only on a connection that had been kept alive, only once, only while no byte of an answer
  * has come, and only from a copy of everything sent (`kept`, 16 KiB at most).  If nothing of the request was
  * written, any request is tried again; if it was, only those that may be repeated (RFC 9110, 9.2.2): a server
- * that closed an idle connection looks the same as a function that died of the request.
+ * that closed an idle connection looks the same as a function that died of the request.  Once that has been
+ * possible no later failure says "unseen": the gateway would try a request that kills on replica after
+ * replica.
  *
  * The slot is given back when the answer is complete.  The rest of a request's body that the function did not
  * care for is then thrown away as it comes (the stream's user is NULL from there on). */
@@ -94,6 +96,7 @@ static void stream_free(struct carry_stream *s, enum carry_outcome outcome)
     if (s->up)
         carry_up_drop(s->up);
     s->up = NULL;
+    carry_inquiry_end(s);
     dv_timer_cancel(l->loop, &s->timer);
     dv_list_remove(&s->node);
     if (outcome == CARRY_OK)
@@ -149,7 +152,9 @@ static void on_timer(struct dv_timer *t)
     struct carry_stream *s = DV_CONTAINER_OF(t, struct carry_stream, timer);
     bool is_over = s->deadline_ns && dv_loop_now(s->loop->loop) >= s->deadline_ns;
     if (s->up && !dv_h1up_is_connected(s->up->up))
-        trouble(s, DV_RESET_CONNECT); /* it hangs in connecting: the function has seen nothing */
+        trouble(s, s->is_seen ? DV_RESET_BROKEN : DV_RESET_CONNECT); /* it hangs in connecting */
+    else if (s->inquiry && !is_over)
+        carry_inquiry_on_timer(s);
     else if (is_over)
         carry_stream_abort(s, DV_RESET_TIMEOUT);
     else
@@ -279,6 +284,9 @@ void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev)
     s->deadline_ns = ev->request.timeout_ms ? s->arrived_ns + ev->request.timeout_ms * DV_MS : 0;
     s->is_kept_whole = true;
     s->is_request_end = s->has_head = s->is_upgraded = s->is_answer_end = s->was_retried = false;
+    s->is_seen = false;
+    s->inquiry = CARRY_NO_INQUIRY;
+    s->knock_fd = -1;
     dv_list_push_back(&slot->streams, &s->node);
     carry_count(&l->n_streams, 1);
     dv_link_set_user(link_of(s), s->id, s);
@@ -467,7 +475,7 @@ static void retry(struct carry_stream *s)
     s->was_retried = true;
     carry_count(&s->loop->retries, 1);
     if (begin(s, true)) {
-        carry_stream_abort(s, DV_RESET_CONNECT);
+        carry_stream_abort(s, s->is_seen ? DV_RESET_BROKEN : DV_RESET_CONNECT);
         return;
     }
     size_t taken = 0;
@@ -483,12 +491,17 @@ static void retry(struct carry_stream *s)
 void carry_stream_on_error(struct carry_stream *s, enum dv_h1up_fail why)
 {
     bool can_retry = !s->was_retried && !s->has_head && s->is_kept_whole && s->up->was_used;
+    s->is_seen |= why == DV_H1UP_STALE || why == DV_H1UP_BROKEN || why == DV_H1UP_BAD_ANSWER;
     if (can_retry && (why == DV_H1UP_UNSENT || (why == DV_H1UP_STALE && may_repeat(method_of(s)))))
         retry(s);
-    else if (why == DV_H1UP_REFUSED || why == DV_H1UP_UNSENT)
-        trouble(s, DV_RESET_CONNECT);
     else if (why == DV_H1UP_BAD_ANSWER)
         carry_stream_abort(s, DV_RESET_BAD_ANSWER);
-    else
+    else if (!s->is_seen)
+        trouble(s, DV_RESET_CONNECT);
+    else if (s->has_head)
         trouble(s, DV_RESET_BROKEN);
+    else {
+        carry_tell_trouble(s->slot->live, DV_RESET_BROKEN);
+        carry_inquiry_begin(s);
+    }
 }

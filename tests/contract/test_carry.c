@@ -120,6 +120,8 @@ static bool wait_inside(int fd)
 }
 
 /* True: the connection goes on. */
+static _Atomic int g_listen = -1;
+
 static bool serve_one(int fd, struct dv_buf *in, const struct dv_h1_head *h)
 {
     DV_AUTO_BUF struct dv_buf body = DV_BUF_INIT;
@@ -131,6 +133,11 @@ static bool serve_one(int fd, struct dv_buf *in, const struct dv_h1_head *h)
         return false;
     if (dv_sv_eq(t, DV_SV("/stale")) && atomic_fetch_sub(&g_stale_left, 1) > 0)
         return false;
+    if (dv_sv_eq(t, DV_SV("/die"))) { /* as when the process ends: nobody listens any more */
+        (void)shutdown(g_listen, SHUT_RDWR);
+        g_listen = -1; /* the next test starts another */
+        return false;
+    }
     if (dv_sv_eq(t, DV_SV("/cut")))
         return say(fd, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf") && false;
     if (dv_sv_eq(t, DV_SV("/rubbish")))
@@ -189,18 +196,28 @@ static void *serve(void *arg)
     return NULL;
 }
 
-static int g_listen = -1;
-
 static void *accept_all(void *arg)
 {
-    (void)arg;
-    for (int fd; (fd = accept(g_listen, NULL, NULL)) >= 0;) {
+    int listener = (int)(intptr_t)arg;
+    for (int fd; (fd = accept(listener, NULL, NULL)) >= 0;) {
         pthread_t t;
         atomic_fetch_add(&g_connections, 1);
         if (!pthread_create(&t, NULL, serve, (void *)(intptr_t)fd))
             (void)pthread_detach(t);
     }
+    (void)close(listener);
     return NULL;
+}
+
+static void start_server(void)
+{
+    pthread_t t;
+    int fd;
+    assert_int_equal(dv_listen_tcp("127.0.0.1:0", 0, NULL, &fd, NULL), DV_OK);
+    assert_int_equal(fcntl(fd, F_SETFL, 0), 0); /* the test's server waits */
+    assert_int_equal(pthread_create(&t, NULL, accept_all, (void *)(intptr_t)fd), 0);
+    (void)pthread_detach(t);
+    g_listen = fd;
 }
 
 /* ---- the gateway: client side of a link on the test's loop ---- */
@@ -378,6 +395,8 @@ static int setup(void **state)
     struct world *w = dv_zalloc(sizeof(*w));
     g_release = false;
     g_requests = g_connections = g_most_inside = 0;
+    if (g_listen < 0)
+        start_server();
     assert_int_equal(dv_loop_new(&dv_clock_system, &w->loop, NULL), DV_OK);
     assert_int_equal(dv_mailbox_new(w->loop, &w->mailbox, NULL), DV_OK);
     struct dv_carry_cfg cfg = {.clock = &dv_clock_system,
@@ -717,6 +736,26 @@ static void a_container_that_breaks_off_is_broken(void **state)
     assert_int_equal(r->reset, DV_RESET_BAD_ANSWER);
 }
 
+static void whoever_dies_of_a_request_is_told_apart_from_who_breaks_off(void **state)
+{
+    struct world *w = *state;
+    struct call *told = ASK(w, .method = "POST", .target = "/die", .kind = DV_H1_LENGTH, .body = "x", .n = 1);
+    UNTIL(w, w->n_trouble == 1); /* the connection has ended; the engine's word comes later */
+    assert_false(told->is_reset);
+    dv_carry_replica_remove(w->carry, REPLICA, DV_RESET_EXITED);
+    UNTIL(w, told->is_reset);
+    assert_int_equal(told->reset, DV_RESET_EXITED);
+}
+
+static void a_death_that_nobody_explains_is_broken_in_the_end(void **state)
+{
+    struct world *w = *state;
+    struct call *c = ASK(w, .method = "POST", .target = "/die", .kind = DV_H1_LENGTH, .body = "x", .n = 1);
+    UNTIL(w, c->is_reset);
+    assert_int_equal(c->reset, DV_RESET_BROKEN);
+    assert_int_equal(in_flight(w), 0);
+}
+
 static void warm_up(struct world *w)
 {
     struct call *c = ASK(w, .method = "POST", .target = "/echo", .kind = DV_H1_LENGTH, .body = "x", .n = 1);
@@ -740,6 +779,17 @@ static void a_repeatable_request_on_a_dead_kept_connection_is_tried_once_more(vo
     UNTIL(w, c->is_end || c->is_reset);
     assert_true(c->is_reset);
     assert_int_equal(c->reset, DV_RESET_BROKEN);
+}
+
+/* Otherwise the gateway, told that nobody had seen it, would take it to replica after replica. */
+static void a_request_that_kills_is_never_called_unseen(void **state)
+{
+    struct world *w = *state;
+    warm_up(w);
+    struct call *c = ASK(w, .method = "GET", .target = "/die");
+    UNTIL(w, c->is_reset);
+    assert_int_equal(c->reset, DV_RESET_BROKEN);
+    assert_int_equal(g_connections, 1); /* the second try met nobody */
 }
 
 static void a_request_that_may_not_be_repeated_is_not(void **state)
@@ -826,12 +876,6 @@ static void metrics_count_how_requests_ended(void **state)
 
 int main(void)
 {
-    pthread_t t;
-    if (dv_listen_tcp("127.0.0.1:0", 0, NULL, &g_listen, NULL))
-        return 1;
-    if (fcntl(g_listen, F_SETFL, 0) < 0 ||
-        /* the test's server waits */ pthread_create(&t, NULL, accept_all, NULL))
-        return 1;
     const struct CMUnitTest tests[] = {
         T(a_request_reaches_the_container_and_its_answer_comes_back),
         T(connections_are_kept_and_used_again),
@@ -851,6 +895,9 @@ int main(void)
         T(a_removed_replica_ends_what_is_inside),
         T(a_refused_connection_is_told_to_both_sides),
         T(a_container_that_breaks_off_is_broken),
+        T(whoever_dies_of_a_request_is_told_apart_from_who_breaks_off),
+        T(a_death_that_nobody_explains_is_broken_in_the_end),
+        T(a_request_that_kills_is_never_called_unseen),
         T(a_repeatable_request_on_a_dead_kept_connection_is_tried_once_more),
         T(a_request_that_may_not_be_repeated_is_not),
         T(a_request_past_its_deadline_is_ended),
