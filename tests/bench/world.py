@@ -40,6 +40,7 @@ def options(doc, **defaults):
     p.add_argument("--smoke", action="store_true", help="a few seconds that show the bench works; figures mean nothing")
     p.add_argument("--path-cpus", default=str(cpus[0]), help="what nginx, HAProxy, Davit may use (%(default)s)")
     p.add_argument("--load-cpus", default=str(cpus[-1]), help="what load and function may use (%(default)s)")
+    p.add_argument("--nice", type=int, default=0, help="niceness of all that is measured; -10 where other programs run, too")
     p.add_argument("--perf", metavar="DIR", help="write profiles of gateway and agent there (needs perf)")
     for name, (default, text) in defaults.items():
         p.add_argument("--" + name.replace("_", "-"), type=type(default), default=default, help=f"{text} (%(default)s)")
@@ -172,6 +173,7 @@ class World(Loads, Cluster):
 
     def __enter__(self):
         os.sched_setaffinity(0, self.load_cpus)
+        os.nice(self.args.nice)
         own_network()
         images = self.build_images()
         self.engine.start()
