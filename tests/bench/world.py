@@ -55,6 +55,13 @@ def cpu_list(text):
     return out
 
 
+def favour(pid, nice):
+    """Where sessions are scheduled as groups, a process's own niceness only counts among its session."""
+    if nice:
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/autogroup", "w") as f:
+            f.write(str(nice))
+
+
 def own_network():
     """From here on this program and its children are in a network of their own, with nothing but loopback."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -142,7 +149,9 @@ class Loads:
     def begin_load(self, url, connections=1, seconds=2.0, *, rate=0, warmup=0.2, extra=()):
         command = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", self.args.load_cpus, self.load_program,
                    "-c", connections, "-d", seconds, "-w", warmup, "-r", rate, *extra, url]
-        return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, text=True, start_new_session=True)
+        favour(process.pid, self.args.nice)
+        return process
 
     @staticmethod
     def finish(process):
@@ -212,6 +221,8 @@ class World(Loads, Cluster):
         loops = str(len(self.path_cpus))
         self.start_orchestrator("--gateway-threads", loops)
         self.node.start_agent("--loops", loops)
+        for pid in (self.gateway_pid, self.agent_pid):
+            favour(pid, self.args.nice)
         self.wait_ready(seconds)
 
     @property
@@ -325,6 +336,7 @@ listen function
         if not shutil.which(name):
             raise Skip(f"{name} is not installed")
         proxy = Process(name, [*self.wrap(name), *command], f"{self.directory}/{name}.log").start()
+        favour(proxy.pid, self.args.nice)
         self.proxies.append(proxy)
         try:
             self.wait_answers("127.0.0.1", port)
