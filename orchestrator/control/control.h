@@ -48,7 +48,7 @@ struct dv_fn_put {
     enum dv_put_mode mode; /* CREATE: DV_EXISTS when it is there; REPLACE: DV_NOT_FOUND when it is not */
     uint64_t if_revision;  /* DV_REV_ANY, or what If-Match said: DV_PRECONDITION otherwise */
     const char *note;      /* an event ("note") that goes with it; NULL: none.  Copied */
-    int64_t begin_with;    /* replicas of a new function (dv_control_fn_set); 0: as the autoscaler says */
+    int64_t begin_with;    /* replicas a new function starts with, if above its minimum */
 };
 /* Checked: namespace exists, secrets exist (DV_INVALID naming secrets[i]).  n functions in one commit
  * (apply): all or none; err->field then starts with "functions[i].".  dry_run: checks only; done follows with

@@ -359,7 +359,7 @@ static void put_apply(struct ctl_write *w)
         bool begins = p->items[i].begin_with > 0 && !dv_idmap_find(&w->c->fns_by_uid, uid);
         adopt_version(w->c, v);
         if (begins)
-            dv_cluster_fn_set(w->c->cluster, uid, p->items[i].begin_with, ctl_now(w->c));
+            dv_cluster_fn_begin(w->c->cluster, uid, p->items[i].begin_with, ctl_now(w->c));
         if (p->items[i].note)
             ctl_event(w->c, uid, "note", p->items[i].note, 0, 0);
     }

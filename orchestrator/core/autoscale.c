@@ -22,7 +22,8 @@
  * ready, nothing starts and nobody waits: min.  A replica that failed is not made again for nobody.
  *
  * A pin (policy.override) holds until it is taken back.  A set number (dv_scale_set) holds for one stable
- * window, and only a queue may ask for more meanwhile. */
+ * window, and only a queue may ask for more meanwhile.  A beginning (dv_scale_begin) is a number to start
+ * with: load may ask for more at once, idleness ends it. */
 #include "orchestrator/core/autoscale.h"
 
 #include <math.h>
@@ -135,6 +136,11 @@ void dv_scale_touch(struct dv_scale_state *s, uint64_t now_ns)
         s->active_ns = now_ns;
 }
 
+static int64_t clamp(const struct dv_scale_policy *p, int64_t n)
+{
+    return n > p->max ? p->max : n < p->min ? p->min : n;
+}
+
 static void panic(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns)
 {
     if (n > s->panic_max)
@@ -162,6 +168,14 @@ void dv_scale_set(struct dv_scale_state *s, const struct dv_scale_policy *p, int
     dv_scale_touch(s, now_ns);
     s->set_to = n;
     s->set_until_ns = now_ns + p->stable_ns;
+    s->is_beginning = false;
+}
+
+void dv_scale_begin(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns)
+{
+    dv_scale_set(s, p, n, now_ns);
+    panic(s, p, clamp(p, n), now_ns);
+    s->is_beginning = true;
 }
 
 /* ---- signals ---- */
@@ -242,11 +256,6 @@ static bool is_idle(const struct dv_scale_state *s, const struct dv_scale_policy
     return load_now(s) <= 0 && now_ns - s->active_ns >= p->idle_ns;
 }
 
-static int64_t clamp(const struct dv_scale_policy *p, int64_t n)
-{
-    return n > p->max ? p->max : n < p->min ? p->min : n;
-}
-
 static void settle(struct dv_scale_state *s, int64_t wanted, struct dv_scale_decision *out)
 {
     s->current = wanted;
@@ -321,8 +330,9 @@ static void decide_as_set(struct dv_scale_state *s, const struct dv_scale_policy
         s->set_to = queue;
     s->set_to = clamp(p, s->set_to);
     settle(s, s->set_to, out);
-    (void)snprintf(out->reason, sizeof(out->reason), "set to %lld by the scale API%s", (long long)s->set_to,
-                   is_more ? ", more for a queue" : "");
+    (void)snprintf(out->reason, sizeof(out->reason), "%s %lld%s%s",
+                   s->is_beginning ? "begins with" : "set to", (long long)s->set_to,
+                   s->is_beginning ? "" : " by the scale API", is_more ? ", more for a queue" : "");
 }
 
 void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
@@ -348,11 +358,12 @@ void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
         out->override_over = true;
         free_policy.override = -1;
     }
-    if (now_ns < s->set_until_ns) {
+    bool nobody = seen->ready + seen->starting == 0 && s->last.waiting == 0;
+    if (now_ns < s->set_until_ns && (nobody || !s->is_beginning) &&
+        !(s->is_beginning && is_idle(s, p, now_ns))) {
         decide_as_set(s, p, out);
         return;
     }
-    bool nobody = seen->ready + seen->starting == 0 && s->last.waiting == 0;
     if (nobody || is_idle(s, p, now_ns)) {
         char idle[32];
         calm(s);

@@ -49,6 +49,7 @@ struct dv_scale_state {             /* zero to begin */
     int64_t current;         /* last decision */
     uint64_t set_until_ns;   /* somebody set the number: it stays until then; 0: nobody did */
     int64_t set_to;
+    bool is_beginning; /* set_to is where a new function starts */
 };
 
 struct dv_scale_seen {
@@ -72,6 +73,9 @@ void dv_scale_hold(struct dv_scale_state *s, const struct dv_scale_policy *p, in
 /* The number is n from now on, for a stable window: neither averages nor idleness move it, only a queue that
  * needs more. */
 void dv_scale_set(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns);
+/* A new function starts with n, even when its minimum is lower: for a stable window, or until it was idle.
+ * Load may ask for more at once. */
+void dv_scale_begin(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns);
 void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
                      const struct dv_scale_seen *seen, uint64_t now_ns, struct dv_scale_decision *out);
 /* Cut a decision to what can be had: `have` exist or are being made, `room` more fit. */

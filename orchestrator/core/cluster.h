@@ -122,6 +122,8 @@ void dv_cluster_free(struct dv_cluster *c);
 /* ---- wanted ---- */
 /* New, or changed: of another generation its replicas are replaced, new ones first.  DV_OK, DV_E_NOMEM. */
 int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint64_t now_ns);
+/* A new function begins with so many replicas; no more than its minimum says nothing. */
+void dv_cluster_fn_begin(struct dv_cluster *c, uint64_t uid, int64_t replicas, uint64_t now_ns);
 /* Replicas now, once: kept for a window, then the autoscaler's business again.  Ends a pin; the definition
  * without it is put afterwards. */
 void dv_cluster_fn_set(struct dv_cluster *c, uint64_t uid, int64_t replicas, uint64_t now_ns);

@@ -386,6 +386,15 @@ void dv_cluster_fn_set(struct dv_cluster *c, uint64_t uid, int64_t replicas, uin
     dv_cl_reconcile(c, f, now_ns);
 }
 
+void dv_cluster_fn_begin(struct dv_cluster *c, uint64_t uid, int64_t replicas, uint64_t now_ns)
+{
+    struct dv_cluster_fn *f = dv_idmap_find(&c->fns, uid);
+    if (!f || replicas <= f->policy.min)
+        return;
+    dv_scale_begin(&f->scale, &f->policy, replicas, now_ns);
+    dv_cl_reconcile(c, f, now_ns);
+}
+
 void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns)
 {
     struct dv_cluster_fn *f = dv_idmap_remove(&c->fns, uid);

@@ -18,7 +18,7 @@ def up():
 
 
 def system(method, path, body=None):
-    return cluster.api(method, "/system" + path, body, {"User-Agent": "faas-cli/0.17.0"})
+    return cluster.api(method, "/system" + path, body, {"User-Agent": "faas-cli/0.18.12", "Accept-Encoding": "gzip"})
 
 
 def status_of(name, query=""):
@@ -120,6 +120,66 @@ def secrets_are_created_mounted_updated_and_removed():
 
 
 @scenario
+def a_file_of_any_bytes_is_a_secret():
+    """--from-file sends the bytes as rawValue and, as far as a string can hold them, as value."""
+    data = b"bin\0ary\xff"
+    body = {"name": "bytes", "value": data.decode(errors="replace"), "rawValue": base64.b64encode(data).decode()}
+    equal(system("POST", "/secrets", body).status, 202)
+    equal(system("PUT", "/secrets", body).status, 202)
+    reader = {"service": "bytes", "image": HELLO, "secrets": ["bytes"], "labels": {}, "annotations": {}}
+    equal(system("POST", "/functions", reader).status, 202)
+    wait_until("it has started", lambda: status_of("bytes").get("availableReplicas", 0) == 1, 20)
+    [(node, container)] = cluster.containers("bytes", running_only=True)
+    with open(f"/proc/{node.engine.pid_of(container['Id'])}/root/var/openfaas/secrets/bytes", "rb") as f:
+        equal(f.read(), data)
+    equal(system("DELETE", "/secrets", {"name": "bytes"}).status, 202, "removal of a secret in use")
+    equal(system("DELETE", "/functions", {"functionName": "bytes"}).status, 202)
+
+
+@scenario
+def what_was_deployed_is_what_diff_compares():
+    sent = {"service": "same", "image": HELLO, "envProcess": "/bin/env -x", "envVars": {"COLOR": "blue", "EMPTY": ""},
+            "constraints": ["kubernetes.io/arch != vax", "node.platform.os == linux"], "labels": {"team": "a"},
+            "annotations": {"note": "x y", "topic": "a,b"}, "limits": {"memory": "64Mi", "cpu": "100m"},
+            "requests": {"memory": "64Mi", "cpu": "100m"}, "readOnlyRootFilesystem": True}
+    equal(system("PUT", "/functions", sent).status, 404)
+    equal(system("POST", "/functions", sent).status, 202)
+    [seen] = [f for f in system("GET", "/functions").json if f["name"] == "same"]
+    equal({k: seen.get(k) for k in sent if k != "service"}, {k: v for k, v in sent.items() if k != "service"})
+    wait_until("its constraints hold", lambda: status_of("same").get("availableReplicas", 0) == 1, 20)
+    equal(system("DELETE", "/functions", {"functionName": "same", "namespace": ""}).status, 202)
+
+
+@scenario
+def ready_finds_a_replica_of_what_may_sleep():
+    labels = {"com.openfaas.scale.zero": "true", "com.openfaas.scale.zero-duration": "1s"}
+    equal(system("POST", "/functions", {"service": "sleepy", "image": HELLO, "labels": labels}).status, 202)
+    equal(status_of("sleepy")["replicas"], 1)
+    wait_until("it is ready", lambda: status_of("sleepy").get("availableReplicas", 0) == 1, 20)
+    wait_until("it sleeps", lambda: "replicas" not in status_of("sleepy"), 30)
+    equal(cluster.call("POST", "/function/sleepy.openfaas-fn", b"you").text, "Hello, you!\n")
+
+
+@scenario
+def logs_are_followed_until_the_function_is_removed():
+    seen = []
+
+    def follow():
+        seen.append(system("GET", "/logs?follow=true&name=sleepy&tail=-1"))
+
+    reader = threading.Thread(target=follow, daemon=True)
+    reader.start()
+    reader.join(1)
+    assert reader.is_alive(), seen
+    equal(system("DELETE", "/functions", {"functionName": "sleepy"}).status, 202)
+    reader.join(10)
+    assert not reader.is_alive(), "the stream goes on"
+    equal(seen[0].status, 200)
+    assert "listening" in seen[0].text, seen
+    equal(system("GET", "/logs?follow=false&name=sleepy").status, 404)
+
+
+@scenario
 def namespaces_are_created_and_removed():
     equal(system("POST", "/namespace/", {"name": "staging", "labels": {"a": "b"}}).status, 201)
     equal(system("POST", "/namespace/", {"name": "staging"}).status, 409)
@@ -150,7 +210,8 @@ def an_async_call_is_accepted_and_its_answer_is_called_back():
     server = http.server.ThreadingHTTPServer((cluster.address, 0), Callbacks)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://{cluster.address}:{server.server_port}/back"
-    a = cluster.call("POST", "/async-function/hello", b"later", {"X-Callback-Url": url})
+    equal(cluster.call("POST", "/async-function/absent.openfaas-fn", b"").status, 404)
+    a = cluster.call("POST", "/async-function/hello.openfaas-fn", b"later", {"X-Callback-Url": url})
     equal((a.status, a.body), (202, b""))
     call_id = a.headers["x-call-id"]
     wait_until("the callback", lambda: Callbacks.seen, 20)

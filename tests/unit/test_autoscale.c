@@ -146,6 +146,24 @@ static void a_set_number_gives_way_to_a_queue_and_to_a_pin(void **state)
     assert_int_equal(decide(&b), 4);
 }
 
+static void a_beginning_stays_until_idle_and_gives_way_to_load(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 8, 1, 1, 5000);
+    dv_scale_begin(&b.state, &b.policy, 2, b.now);
+    assert_int_equal(decide(&b), 2);
+    assert_string_equal(b.d.reason, "begins with 2");
+    assert_int_equal(run(&b, 0, 0, 4000), 2);
+    assert_int_equal(run(&b, 0, 0, 1100), 0); /* idle is shorter than the window */
+    b = bench_of(0, 8, 1, 1, 60000);
+    dv_scale_begin(&b.state, &b.policy, 1, b.now);
+    assert_int_equal(decide(&b), 1);
+    b.seen.ready = 1;
+    assert_int_equal(run(&b, 0, 4, 5000), 4);
+    dv_scale_set(&b.state, &b.policy, 3, b.now); /* no beginning any more */
+    assert_int_equal(run(&b, 0, 4, 5000), 3);
+}
+
 static void at_rest_there_is_the_minimum(void **state)
 {
     (void)state;
@@ -356,6 +374,7 @@ int main(void)
         cmocka_unit_test(within_a_minute_of_the_loads_end_a_rate_is_forgotten),
         cmocka_unit_test(a_set_number_stays_a_window_and_then_follows_the_load),
         cmocka_unit_test(a_set_number_gives_way_to_a_queue_and_to_a_pin),
+        cmocka_unit_test(a_beginning_stays_until_idle_and_gives_way_to_load),
         cmocka_unit_test(more_load_never_means_fewer_replicas),
         cmocka_unit_test(a_gap_in_the_samples_or_counters_that_began_anew_do_no_harm),
     };
