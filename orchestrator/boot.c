@@ -3,6 +3,9 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <time.h>
+#include "orchestrator/gateway/gw_tls.h"
+#include "proto/rt/log.h"
 #include "proto/rt/sys.h"
 
 enum { CREDENTIAL_BYTES = 24, CREDENTIAL_FILE_MAX = 4096 };
@@ -81,6 +84,41 @@ int dv_boot_credential(const char *path, const char *dir, const char *name, stru
         return rc;
     rc = make_credential(path, err);
     return rc ? rc : read_credential(path, arena, out, err);
+}
+
+static void day_text(int64_t at_s, char out[24])
+{
+    time_t t = (time_t)at_s;
+    struct tm tm;
+    if (!gmtime_r(&t, &tm) || !strftime(out, 24, "%Y-%m-%dT%H:%M:%SZ", &tm))
+        (void)snprintf(out, 24, "%lld", (long long)at_s);
+}
+
+int dv_boot_tls_keys(const char *cert_path, const char *key_path, struct dv_tls_keys **out,
+                     struct dv_err *err)
+{
+    struct stat st;
+    char until[24];
+    if (!cert_path && !key_path) {
+        *out = NULL;
+        return DV_OK;
+    }
+    if (!cert_path || !key_path)
+        return dv_err_set(err, DV_INVALID, "--tls-cert and --tls-key belong together; %s is missing",
+                          cert_path ? "--tls-key" : "--tls-cert");
+    int rc = dv_tls_keys_load(cert_path, key_path, out, err);
+    if (rc)
+        return rc;
+    int64_t now_s = (int64_t)time(NULL), until_s = dv_tls_keys_valid_until_s(*out);
+    day_text(until_s, until);
+    bool is_good = dv_tls_keys_valid_from_s(*out) <= now_s && now_s < until_s;
+    dv_log(is_good ? DV_LOG_INFO : DV_LOG_WARN,
+           is_good ? "certificate loaded" : "certificate loaded, but it is not valid now",
+           DV_LS("certificate", cert_path), DV_LS("valid_until", until));
+    if (stat(key_path, &st) == 0 && (st.st_mode & S_IROTH))
+        dv_log(DV_LOG_WARN, "the TLS key can be read by everybody on this machine; chmod 600 it",
+               DV_LS("key", key_path));
+    return DV_OK;
 }
 
 void dv_boot_raise_limits(void)

@@ -6,6 +6,8 @@
 #include "proto/base/arena.h"
 #include "proto/base/err.h"
 
+struct dv_tls_keys;
+
 /* /var/lib/davit/orchestrator for root; $XDG_STATE_HOME or ~/.local/state, then davit/orchestrator,
  * otherwise. In arena; NULL when out of memory. */
 const char *dv_boot_state_dir(struct dv_arena *arena);
@@ -16,6 +18,11 @@ const char *dv_boot_state_dir(struct dv_arena *arena);
  * DV_E_IO; DV_E_NOMEM. */
 int dv_boot_credential(const char *path, const char *dir, const char *name, struct dv_arena *arena,
                        const char **out, struct dv_err *err);
+
+/* Certificate and key of the public listener, checked and logged.  Both paths NULL: DV_OK, *out NULL (without
+ * TLS).  DV_INVALID when one of them is missing; otherwise as dv_tls_keys_load.  At a reload too. */
+int dv_boot_tls_keys(const char *cert_path, const char *key_path, struct dv_tls_keys **out,
+                     struct dv_err *err);
 
 /* As many descriptors as we may have; a refusal is no failure. */
 void dv_boot_raise_limits(void);

@@ -3,7 +3,8 @@
  * One state loop (this thread) with the control, the API and the async queue; the gateway's loops and the
  * store have threads of their own.  Start: options, state directory, store, then everything kept is read, and
  * only then the public port opens.  End: SIGTERM or SIGINT stops taking connections and lets requests end
- * (--drain-timeout); a second signal ends at once.  Replicas keep running on their nodes either way. */
+ * (--drain-timeout); a second signal ends at once.  Replicas keep running on their nodes either way.  SIGHUP
+ * reads the TLS certificate again. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -15,6 +16,7 @@
 #include "orchestrator/control/control.h"
 #include "orchestrator/events/async.h"
 #include "orchestrator/gateway/gateway.h"
+#include "orchestrator/gateway/gw_tls.h"
 #include "proto/rt/httpd.h"
 #include "proto/rt/log.h"
 #include "proto/rt/opts.h"
@@ -24,7 +26,7 @@ enum { API_BODY_MAX = 8 * 1024 * 1024 };
 
 struct options {
     const char *listen, *metrics_listen, *state_dir, *log_level, *log_format, *access_log;
-    const char *password_file, *token_file;
+    const char *password_file, *token_file, *tls_cert, *tls_key;
     int64_t threads, drain_ms, lost_ms, idle_ms;
     bool print_routes;
 };
@@ -40,6 +42,7 @@ struct app {
     struct dv_seal *seal;
     struct dv_storer *storer;
     struct dv_control *control;
+    struct dv_tls_keys *keys;
     struct dv_gateway *gateway;
     struct dv_async *async;
     struct dv_api *api;
@@ -87,9 +90,35 @@ static void on_drained(void *ctx)
     dv_loop_stop(((struct app *)ctx)->loop);
 }
 
+/* A pair that cannot be used changes nothing: the one in use goes on. */
+static void reload_keys(struct app *a)
+{
+    struct dv_err err = DV_ERR_INIT;
+    struct dv_tls_keys *keys = NULL;
+    if (!a->keys) {
+        dv_log(DV_LOG_INFO, "nothing to reload: TLS is off", DV_LS("signal", "HUP"));
+        return;
+    }
+    int rc = dv_boot_tls_keys(a->o.tls_cert, a->o.tls_key, &keys, &err);
+    if (!rc && a->gateway)
+        rc = dv_gateway_tls_put(a->gateway, keys);
+    if (rc) {
+        err.code = rc;
+        dv_log(DV_LOG_ERROR, "certificate not reloaded; the present one stays in use", DV_LE(&err));
+        dv_tls_keys_unref(keys);
+        return;
+    }
+    dv_tls_keys_unref(a->keys);
+    a->keys = keys;
+}
+
 static void on_signal(void *ctx, int signo)
 {
     struct app *a = ctx;
+    if (signo == SIGHUP) {
+        reload_keys(a);
+        return;
+    }
     if (a->is_ending || !a->gateway) {
         dv_loop_stop(a->loop);
         return;
@@ -109,6 +138,7 @@ static int start_gateway(struct app *a, struct dv_err *err)
     struct dv_gateway_cfg cfg = {
         .clock = &dv_clock_system,
         .listen = a->o.listen,
+        .tls = a->keys,
         .internal_path = a->internal_sock,
         .api_path = a->api_sock,
         .n_loops = (int)(a->o.threads > 0 ? a->o.threads
@@ -188,8 +218,9 @@ static void on_loaded(void *ctx, int code, const struct dv_err *load_err)
     }
     dv_control_serve(a->control, a->gateway);
     dv_log(DV_LOG_INFO, "serving", DV_LS("listen", a->o.listen), DV_LI("port", dv_gateway_port(a->gateway)),
-           DV_LS("metrics", a->o.metrics_listen), DV_LI("metrics_port", dv_httpd_port(a->metrics_httpd)),
-           DV_LS("state", a->o.state_dir), DV_LS("version", DAVIT_VERSION));
+           DV_LS("scheme", a->keys ? "https" : "http"), DV_LS("metrics", a->o.metrics_listen),
+           DV_LI("metrics_port", dv_httpd_port(a->metrics_httpd)), DV_LS("state", a->o.state_dir),
+           DV_LS("version", DAVIT_VERSION));
 }
 
 static int start_control(struct app *a, struct dv_err *err)
@@ -273,7 +304,7 @@ static int open_logs(struct app *a, struct dv_err *err)
 
 static int start(struct app *a, struct dv_err *err)
 {
-    static const int signals[] = {SIGTERM, SIGINT};
+    static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
     int rc = open_logs(a, err);
     if (!rc)
         rc = dv_loop_new(&dv_clock_system, &a->loop, err);
@@ -281,6 +312,8 @@ static int start(struct app *a, struct dv_err *err)
         rc = dv_mailbox_new(a->loop, &a->mailbox, err);
     if (!rc) /* before there is another thread */
         rc = dv_signals_start(a->loop, signals, DV_COUNT(signals), on_signal, a, &a->signals, err);
+    if (!rc)
+        rc = dv_boot_tls_keys(a->o.tls_cert, a->o.tls_key, &a->keys, err);
     if (!rc)
         rc = open_state(a, err);
     return rc ? rc : start_control(a, err);
@@ -307,6 +340,7 @@ static void end(struct app *a)
         a->gateway = NULL;
         dv_gateway_free(g);
     }
+    dv_tls_keys_unref(a->keys);
     dv_signals_stop(a->signals);
     if (a->mailbox)
         dv_mailbox_free(a->mailbox);
@@ -333,6 +367,9 @@ static bool parse(struct app *a, int argc, char **argv)
             "Password of the user admin; made at random in the state directory when not given.", .preset = NULL),
         ROW("join-token-file", STR, token_file, "FILE",
             "Token that nodes join with; made at random in the state directory when not given.", .preset = NULL),
+        ROW("tls-cert", STR, tls_cert, "FILE",
+            "Certificate (PEM, with its chain) to serve --listen over TLS with; read again at SIGHUP.", .preset = NULL),
+        ROW("tls-key", STR, tls_key, "FILE", "Its private key (PEM).", .preset = NULL),
         ROW("gateway-threads", INT, threads, "N", "Loops that serve requests; 0: one per processor.",
             .preset = "0", .max = 256),
         ROW("drain-timeout", MS, drain_ms, "TIME", "How long requests may take to end after SIGTERM.",

@@ -167,6 +167,7 @@ static void add_forwarded(struct dv_gw_req *r, struct dv_buf *b, const struct se
 {
     struct dv_sv peer = dv_sv_c(r->conn->peer);
     bool is_v6 = memchr(peer.p, ':', peer.n) != NULL;
+    const char *proto = r->conn->tls ? "https" : "http";
     add_list_start(b, "X-Forwarded-For", s->xff);
     (void)dv_buf_add_sv(b, peer);
     add_list_start(b, "\r\nForwarded", s->forwarded);
@@ -178,11 +179,13 @@ static void add_forwarded(struct dv_gw_req *r, struct dv_buf *b, const struct se
         (void)dv_buf_add_sv(b, host);
         (void)dv_buf_add_char(b, '"');
     }
-    (void)dv_buf_add_c(b, ";proto=http\r\n");
+    (void)dv_buf_add_c(b, ";proto=");
+    (void)dv_buf_add_c(b, proto);
+    (void)dv_buf_add(b, "\r\n", 2);
     if (!s->xfh.p && host.n)
         add_field(b, DV_SV("X-Forwarded-Host"), host);
     if (!s->xfp.p)
-        add_field(b, DV_SV("X-Forwarded-Proto"), DV_SV("http"));
+        add_field(b, DV_SV("X-Forwarded-Proto"), dv_sv_c(proto));
 }
 
 /* Fields as the client sent them; what we write ourselves is only remembered. */

@@ -43,6 +43,7 @@ static int copy_cfg(struct dv_gateway *g, const struct dv_gateway_cfg *cfg, stru
     int rc = dv_addr_parse(cfg->listen, &g->listen_addr, err);
     if (rc)
         return dv_err_wrap(err, "listen address");
+    g->keys = cfg->tls ? dv_tls_keys_ref(cfg->tls) : NULL;
     g->api_path = dv_strdup(cfg->api_path);
     g->internal_path = dv_strdup(cfg->internal_path);
     g->user = dv_strdup(cfg->user);
@@ -137,6 +138,7 @@ void dv_gateway_free(struct dv_gateway *g)
     if (g->face)
         g->face->g = NULL;
     dv_gw_face_unref(g->face);
+    dv_tls_keys_unref(g->keys);
     dv_free(g->loops);
     dv_free(g->api_path);
     dv_free(g->internal_path);
@@ -216,15 +218,16 @@ void dv_gw_told_drained(struct dv_gw_loop *l)
 
 /* ---- news for the loops ---- */
 
-enum news_kind { NEWS_FN_PUT, NEWS_FN_REMOVE, NEWS_REPLICAS, NEWS_NODE_PUT, NEWS_NODE_REMOVE };
+enum news_kind { NEWS_FN_PUT, NEWS_FN_REMOVE, NEWS_REPLICAS, NEWS_NODE_PUT, NEWS_NODE_REMOVE, NEWS_TLS };
 
 struct news {
     struct dv_msg msg;
     enum news_kind kind;
     struct dv_gw_loop *loop;
-    uint64_t id;             /* of the function, or the node */
-    struct dv_live_fn *live; /* a reference */
-    struct dv_route_fn fn;   /* its strings are owned */
+    uint64_t id;              /* of the function, or the node */
+    struct dv_live_fn *live;  /* a reference */
+    struct dv_tls_keys *keys; /* a reference */
+    struct dv_route_fn fn;    /* its strings are owned */
     struct dv_route_node node;
     char *text[3];
     struct dv_live_replica **replicas; /* references */
@@ -239,6 +242,7 @@ static void news_free(struct news *n)
         dv_live_replica_unref(n->replicas[i]);
     dv_free(n->replicas);
     dv_live_fn_unref(n->live);
+    dv_tls_keys_unref(n->keys);
     dv_free(n);
 }
 
@@ -263,6 +267,10 @@ static void on_news(struct dv_msg *m)
             break;
         case NEWS_NODE_REMOVE:
             dv_gw_node_remove(l, n->id);
+            break;
+        case NEWS_TLS:
+            dv_tls_keys_unref(l->keys);
+            l->keys = dv_tls_keys_ref(n->keys);
             break;
         }
     }
@@ -447,6 +455,24 @@ void dv_gateway_node_remove(struct dv_gateway *g, uint64_t node)
         if (n)
             news_post(g, i, n);
     }
+}
+
+/* ---- certificates ---- */
+
+int dv_gateway_tls_put(struct dv_gateway *g, struct dv_tls_keys *k)
+{
+    if (!g->keys)
+        return DV_UNSUPPORTED;
+    for (uint32_t i = 0; i < g->n_loops; i++) {
+        struct news *n = news_new(NEWS_TLS, 0);
+        if (!n)
+            return DV_E_NOMEM;
+        n->keys = dv_tls_keys_ref(k);
+        news_post(g, i, n);
+    }
+    dv_tls_keys_unref(g->keys);
+    g->keys = dv_tls_keys_ref(k);
+    return DV_OK;
 }
 
 /* ---- what is going on ---- */

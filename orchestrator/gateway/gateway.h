@@ -13,10 +13,12 @@
 
 struct dv_gateway;
 struct dv_async_accept;
+struct dv_tls_keys; /* gw_tls.h */
 
 struct dv_gateway_cfg {
     const struct dv_clock *clock;
-    const char *listen; /* "127.0.0.1:8080" */
+    const char *listen;      /* "127.0.0.1:8080" */
+    struct dv_tls_keys *tls; /* of that listener, the caller's own; NULL: plain, as the internal one always */
     const char
         *internal_path; /* unix socket, 0600: the same ingress for our own async workers (trusted: no auth) */
     const char *api_path; /* unix socket of the API: every path that is not a function goes there */
@@ -54,6 +56,9 @@ int dv_gateway_start(const struct dv_gateway_cfg *cfg, struct dv_gateway **out, 
 void dv_gateway_drain(struct dv_gateway *g, uint64_t deadline_ns, void (*on_drained)(void *ctx));
 void dv_gateway_free(struct dv_gateway *g); /* joins the loops */
 int dv_gateway_port(const struct dv_gateway *g);
+/* Another certificate for the connections yet to come; k stays the caller's.  DV_OK; DV_UNSUPPORTED: the
+ * gateway was started without TLS; DV_E_NOMEM: some loops may have it already, try again. */
+int dv_gateway_tls_put(struct dv_gateway *g, struct dv_tls_keys *k);
 
 /* What the gateway needs to know of a function.  Copied. */
 struct dv_route_fn {

@@ -3,8 +3,8 @@
  *   gateway.c   the state loop's face        gw_loop.c  a loop: thread, listeners, news from the state loop
  *   ingress.c   client connections           request*.c one request's life        answer.c  what the client
  * is sent forward.c   what the function is sent    gw_fn.c    functions in a loop       gw_link.c streams to
- * agents gw_api.c    the API as an upstream       gw_async.c accepting async requests  accesslog.c,
- * gw_metrics.c */
+ * agents gw_api.c    the API as an upstream       gw_async.c accepting async requests  gw_tls.c TLS of a
+ * connection, accesslog.c, gw_metrics.c */
 #ifndef DV_GW_INTERNAL_H
 #define DV_GW_INTERNAL_H
 
@@ -12,6 +12,7 @@
 #include "orchestrator/gateway/accesslog.h"
 #include "orchestrator/gateway/dispatch.h"
 #include "orchestrator/gateway/gateway.h"
+#include "orchestrator/gateway/gw_tls.h"
 #include "orchestrator/gateway/route.h"
 #include "proto/base/map.h"
 #include "proto/base/rng.h"
@@ -31,8 +32,9 @@ enum {
     GW_CALL_ID_MAX = 48,
     GW_POOLED_BUFS = 256,
     GW_POOLED_BYTES = 2 * 1024 * 1024,
-    GW_HEAD_READ_BYTES = 4096, /* more of a head that came in part */
-    GW_READS_PER_TURN = 16,    /* of one connection, before the others' turn */
+    GW_HEAD_READ_BYTES = 4096,  /* more of a head that came in part */
+    GW_READS_PER_TURN = 16,     /* of one connection, before the others' turn */
+    GW_HANDSHAKES_PER_TURN = 4, /* each is up to a millisecond of arithmetic that the others wait for */
     GW_API_IDLE_MAX = 8
 };
 #define GW_DEMAND_NS (100 * DV_MS)
@@ -216,6 +218,7 @@ enum dv_gw_conn_state { GW_CONN_OPEN, GW_CONN_LINGER, GW_CONN_CLOSED };
 
 struct dv_gw_conn {
     struct dv_io io;
+    struct dv_gw_tls *tls; /* NULL: plain */
     struct dv_gw_loop *loop;
     struct dv_list node;    /* of all, or of those closed in this turn */
     struct dv_list dirty;   /* has output to write */
@@ -265,7 +268,7 @@ void dv_gw_async_collected(struct dv_gw_req *r); /* body is whole: to the state 
 
 struct dv_gw_counters { /* written by the loop, read by anybody */
     _Atomic uint64_t connections, accepted, refused, requests, bad_heads, api_requests, links_open,
-        link_failures, bytes_in, bytes_out;
+        link_failures, bytes_in, bytes_out, tls_handshakes, tls_failures;
     struct dv_live_hist api;
 };
 
@@ -277,6 +280,9 @@ struct dv_gw_loop {
     pthread_t thread;
     bool has_thread;
     struct dv_io listener, internal;
+    struct dv_tls_keys *keys; /* held; NULL: the public listener is plain */
+    uint32_t handshakes_left; /* in the turn that began at handshakes_ns */
+    uint64_t handshakes_ns;
     struct dv_timer accept_timer;  /* out of descriptors: listen again later */
     bool is_stopped;               /* the thread has ended: news is only freed */
     struct dv_map fns, fns_by_uid; /* struct dv_gw_fn */
@@ -290,6 +296,7 @@ struct dv_gw_loop {
     size_t n_bufs, bufs_bytes;
     struct dv_timer again;  /* for connections that used up their turn */
     struct dv_list hurried; /* those, by dv_gw_conn.hurried */
+    bool is_again;          /* it is their turn */
     struct dv_gw_api_idle api_idle[GW_API_IDLE_MAX];
     struct dv_rng rng;
     uint64_t serial;
@@ -325,6 +332,7 @@ struct dv_gateway {
     struct dv_gateway_cfg cfg;
     char *user, *password, *internal_path, *api_path, *basic; /* basic: base64 of user:password */
     struct dv_addr api_addr, listen_addr;
+    struct dv_tls_keys *keys; /* held; NULL: without TLS.  The loops have references of their own */
     int port;
     struct dv_gw_loop **loops;
     uint32_t n_loops;

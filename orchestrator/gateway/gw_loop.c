@@ -250,6 +250,7 @@ int dv_gw_loop_new(struct dv_gateway *g, uint32_t index, struct dv_gw_loop **out
         return dv_err_set(err, DV_E_NOMEM, "gateway loop");
     l->g = g;
     l->index = index;
+    l->keys = g->keys ? dv_tls_keys_ref(g->keys) : NULL;
     l->listener = (struct dv_io){.fd = -1, .fn = on_listener};
     l->internal = (struct dv_io){.fd = -1, .fn = on_internal};
     l->accept_timer.fn = on_accept_timer;
@@ -325,5 +326,6 @@ void dv_gw_loop_free(struct dv_gw_loop *l)
     for (size_t i = 0; i < l->n_bufs; i++)
         dv_buf_deinit(&l->bufs[i]);
     dv_loop_free(l->loop);
+    dv_tls_keys_unref(l->keys);
     dv_free(l);
 }

@@ -9,7 +9,7 @@
  * _cancelled_total{function} davit_gateway_wait_seconds{function}            time from arrival to a slot
  *   davit_gateway_connections, _accepted_total, _refused_total, _requests_total, _bad_heads_total,
  * _api_seconds, davit_gateway_links_open, _link_failures_total, _bytes_in_total, _bytes_out_total,
- * _access_log_dropped_total */
+ * _access_log_dropped_total, _tls_handshakes_total, _tls_failures_total, _tls_certificate_expiry_seconds */
 #include "orchestrator/gateway/gw_internal.h"
 #include "proto/rt/metrics.h"
 #include "proto/wire/codec.h"
@@ -218,6 +218,8 @@ COUNTER(links_open)
 COUNTER(link_failures)
 COUNTER(bytes_in)
 COUNTER(bytes_out)
+COUNTER(tls_handshakes)
+COUNTER(tls_failures)
 
 void dv_gateway_metrics(struct dv_gateway *g, struct dv_buf *out)
 {
@@ -238,6 +240,10 @@ void dv_gateway_metrics(struct dv_gateway *g, struct dv_buf *out)
          "Data connections lost or refused."},
         {"davit_gateway_bytes_in_total", DV_METRIC_COUNTER, counter_bytes_in, "Bytes read from clients."},
         {"davit_gateway_bytes_out_total", DV_METRIC_COUNTER, counter_bytes_out, "Bytes written to clients."},
+        {"davit_gateway_tls_handshakes_total", DV_METRIC_COUNTER, counter_tls_handshakes,
+         "TLS connections opened."},
+        {"davit_gateway_tls_failures_total", DV_METRIC_COUNTER, counter_tls_failures,
+         "Connections that ended without having opened TLS."},
     };
     functions(g, out);
     for (size_t i = 0; i < DV_COUNT(table); i++) {
@@ -246,6 +252,12 @@ void dv_gateway_metrics(struct dv_gateway *g, struct dv_buf *out)
             n += dv_live_get(table[i].counter(&g->loops[k]->n));
         (void)dv_metric_head(out, table[i].name, table[i].kind, table[i].help);
         (void)dv_metric_u64(out, table[i].name, NULL, 0, n);
+    }
+    if (g->keys) {
+        (void)dv_metric_head(out, "davit_gateway_tls_certificate_expiry_seconds", DV_METRIC_GAUGE,
+                             "When the certificate ends, in seconds since 1970.");
+        (void)dv_metric_double(out, "davit_gateway_tls_certificate_expiry_seconds", NULL, 0,
+                               (double)dv_tls_keys_valid_until_s(g->keys));
     }
     struct dv_hist api = {0};
     for (uint32_t k = 0; k < g->n_loops; k++)

@@ -8,7 +8,11 @@
  *
  * One lazy timer per connection: at_ns says when something is due; the timer in the heap may be earlier and
  * is then moved when it fires, so that a keep-alive connection touches the heap once a minute and not with
- * every request. */
+ * every request.
+ *
+ * With TLS a connection begins with a handshake; from then on only the two calls that move bytes differ
+ * (c->tls).  The time for the first head includes the handshake.  A connection that ends in order says so in
+ * TLS too; one that is broken off does not, so that nobody takes half an answer for a whole one. */
 #include "orchestrator/gateway/gw_internal.h"
 #include "proto/base/alloc.h"
 
@@ -17,6 +21,24 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+static void close_in_order(struct dv_gw_conn *c)
+{
+    if (c->tls)
+        dv_gw_tls_bye(c->tls);
+    dv_gw_conn_close(c);
+}
+
+/* From here on the connection is plain. */
+static void drop_tls(struct dv_gw_conn *c)
+{
+    if (!c->tls)
+        return;
+    if (!c->tls->is_open)
+        dv_live_add(&c->loop->n.tls_failures, 1);
+    dv_gw_tls_free(c->tls);
+    c->tls = NULL;
+}
 
 /* ---- timer ---- */
 
@@ -46,8 +68,10 @@ static void on_timer(struct dv_timer *t)
         dv_gw_request_timeout(c->req);
     else if (c->state == GW_CONN_OPEN && dv_buf_len(&c->in) && !c->close_after_out)
         dv_gw_answer_bad_head(c, 408, "the request's head did not arrive in time");
+    else if (c->close_after_out)
+        dv_gw_conn_close(c); /* it did not take the end of its answer */
     else
-        dv_gw_conn_close(c);
+        close_in_order(c);
 }
 
 /* ---- output ---- */
@@ -68,6 +92,9 @@ void dv_gw_conn_dirty(struct dv_gw_conn *c)
 
 static void linger(struct dv_gw_conn *c)
 {
+    if (c->tls)
+        dv_gw_tls_bye(c->tls);
+    drop_tls(c); /* what still comes is thrown away as it is */
     (void)shutdown(c->io.fd, SHUT_WR);
     c->state = GW_CONN_LINGER;
     c->close_after_out = false;
@@ -94,7 +121,7 @@ static void after_output(struct dv_gw_conn *c)
     if (c->needs_linger || c->readable || dv_buf_len(&c->in))
         linger(c);
     else
-        dv_gw_conn_close(c);
+        close_in_order(c);
 }
 
 static void flush(struct dv_gw_conn *c)
@@ -105,7 +132,8 @@ static void flush(struct dv_gw_conn *c)
         return;
     }
     while (c->writable && dv_buf_len(&c->out)) {
-        ssize_t n = send(c->io.fd, dv_buf_ptr(&c->out), dv_buf_len(&c->out), MSG_NOSIGNAL);
+        ssize_t n = c->tls ? dv_gw_tls_send(c->tls, dv_buf_ptr(&c->out), dv_buf_len(&c->out))
+                           : send(c->io.fd, dv_buf_ptr(&c->out), dv_buf_len(&c->out), MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
@@ -163,6 +191,7 @@ void dv_gw_conn_close(struct dv_gw_conn *c)
     int fd = c->io.fd;
     dv_io_del(l->loop, &c->io);
     (void)close(fd);
+    drop_tls(c);
     dv_timer_cancel(l->loop, &c->timer);
     dv_list_remove(&c->dirty);
     dv_list_remove(&c->hurried);
@@ -238,7 +267,7 @@ static bool read_some(struct dv_gw_conn *c)
         }
         to = dv_buf_end(&c->in);
     }
-    ssize_t got = recv(c->io.fd, to, want, 0);
+    ssize_t got = c->tls ? dv_gw_tls_recv(c->tls, to, want) : recv(c->io.fd, to, want, 0);
     if (got < 0 && errno == EINTR)
         return true;
     if (got <= 0) {
@@ -249,14 +278,14 @@ static bool read_some(struct dv_gw_conn *c)
         if (is_over && c->req)
             dv_gw_request_peer_closed(c->req);
         else if (is_over && !dv_buf_len(&c->out))
-            dv_gw_conn_close(c);
+            close_in_order(c);
         else if (is_over)
             c->close_after_out = true;
         return false;
     }
     size_t n = (size_t)got;
     dv_live_add(&l->n.bytes_in, n);
-    if (n < want && !c->peer_closed)
+    if (c->tls ? c->tls->is_drained : n < want && !c->peer_closed)
         c->readable = false; /* the socket is empty; the next byte rings again */
     if (have) {
         dv_buf_commit(&c->in, n);
@@ -281,7 +310,17 @@ static void feed_kept(struct dv_gw_conn *c)
         dv_gw_buf_give(c->loop, &c->in);
 }
 
-/* One who sends without pause reads its share and goes on in the next turn, behind everybody else. */
+/* In the next turn, behind everybody else. */
+static void wait_turn(struct dv_gw_conn *c)
+{
+    struct dv_gw_loop *l = c->loop;
+    if (dv_list_empty(&c->hurried))
+        dv_list_push_back(&l->hurried, &c->hurried);
+    if (!l->again.pos) /* strictly later than this turn, or the loop would never come to the others */
+        (void)dv_timer_set(l->loop, &l->again, dv_loop_now(l->loop) + 1);
+}
+
+/* One who sends without pause reads its share and goes on in the next turn. */
 static bool has_turn(struct dv_gw_conn *c)
 {
     struct dv_gw_loop *l = c->loop;
@@ -293,11 +332,47 @@ static bool has_turn(struct dv_gw_conn *c)
         c->reads_left--;
         return true;
     }
-    if (dv_list_empty(&c->hurried))
-        dv_list_push_back(&l->hurried, &c->hurried);
-    if (!l->again.pos) /* strictly later than this turn, or the loop would never come to the others */
-        (void)dv_timer_set(l->loop, &l->again, dv_loop_now(l->loop) + 1);
+    wait_turn(c);
     return false;
+}
+
+/* Who waited for it comes before those who have just come. */
+static bool may_shake_hands(struct dv_gw_conn *c)
+{
+    struct dv_gw_loop *l = c->loop;
+    if (l->handshakes_ns != dv_loop_now(l->loop)) {
+        l->handshakes_ns = dv_loop_now(l->loop);
+        l->handshakes_left = GW_HANDSHAKES_PER_TURN;
+    }
+    if (l->handshakes_left && (l->is_again || dv_list_empty(&l->hurried))) {
+        l->handshakes_left--;
+        return true;
+    }
+    wait_turn(c);
+    return false;
+}
+
+/* True: TLS is open, what was read may be used. */
+static bool shake_hands(struct dv_gw_conn *c)
+{
+    if (!c->readable || !may_shake_hands(c))
+        return false;
+    switch (dv_gw_tls_handshake(c->tls, c->io.fd)) {
+    case DV_OK:
+        dv_live_add(&c->loop->n.tls_handshakes, 1);
+        return true;
+    case DV_AGAIN:
+        c->readable = false;
+        return false;
+    case DV_UNSUPPORTED:
+        drop_tls(c);
+        dv_live_add(&c->loop->n.bad_heads, 1);
+        dv_gw_answer_bad_head(c, 400, "this port speaks HTTPS, and the request came without TLS");
+        return false;
+    default:
+        linger(c); /* until the client has read the alert */
+        return false;
+    }
 }
 
 void dv_gw_conns_again(struct dv_gw_loop *l)
@@ -307,13 +382,17 @@ void dv_gw_conns_again(struct dv_gw_loop *l)
     dv_list_init(&now);
     while ((n = dv_list_pop_front(&l->hurried)))
         dv_list_push_back(&now, n);
+    l->is_again = true;
     while ((n = dv_list_pop_front(&now)))
         dv_gw_conn_pump(DV_LIST_ENTRY(n, struct dv_gw_conn, hurried));
+    l->is_again = false;
 }
 
 void dv_gw_conn_pump(struct dv_gw_conn *c)
 {
     if (c->is_feeding || c->state == GW_CONN_CLOSED)
+        return;
+    if (c->tls && !c->tls->is_open && !shake_hands(c))
         return;
     c->is_feeding = true;
     if (dv_buf_len(&c->in))
@@ -327,7 +406,7 @@ void dv_gw_conn_pump(struct dv_gw_conn *c)
     /* Between requests: a head has begun, or the connection is idle. */
     bool has_begun = dv_buf_len(&c->in) > 0;
     if (!has_begun && c->loop->is_draining && !dv_buf_len(&c->out))
-        dv_gw_conn_close(c);
+        close_in_order(c);
     else if (has_begun && (c->at_ns == GW_NEVER_NS || c->had_request)) {
         c->had_request = false; /* the clock of a head starts once, however slowly it drips in */
         arm_in(c, c->loop->g->cfg.head_timeout_ms * DV_MS);
@@ -357,6 +436,8 @@ static void on_conn(struct dv_io *io, uint32_t events)
         dv_gw_conn_close(c);
         return;
     }
+    if (c->tls && (events & EPOLLOUT))
+        events |= EPOLLIN; /* its handshake may have waited for room to write */
     if (events & EPOLLRDHUP)
         c->peer_closed = true;
     if (events & (EPOLLIN | EPOLLRDHUP))
@@ -406,6 +487,12 @@ void dv_gw_conn_accept(struct dv_gw_loop *l, int fd, const struct dv_addr *from,
         dv_list_push_front(&l->free_conns, &c->node);
         return;
     }
+    if (!is_internal && l->keys && !(c->tls = dv_gw_tls_new(l->keys, fd))) {
+        dv_io_del(l->loop, &c->io);
+        (void)close(fd);
+        dv_list_push_front(&l->free_conns, &c->node);
+        return;
+    }
     peer_text(c, from);
     dv_list_push_back(&l->conns, &c->node);
     l->n_conns++;
@@ -424,6 +511,8 @@ void dv_gw_conns_drain(struct dv_gw_loop *l)
             c->readable = true; /* its request may stand in the socket already: look once */
             dv_gw_conn_pump(c);
         }
+        if (c->state == GW_CONN_OPEN && c->tls && !c->tls->is_open)
+            arm_in(c, GW_LINGER_NS); /* a handshake under way may end, and bring its request */
     }
 }
 

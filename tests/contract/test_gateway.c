@@ -2,6 +2,9 @@
 
 #include "tests/support/gateway_rig.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #define GET(path)  "GET " path " HTTP/1.1\r\nHost: h\r\n\r\n"
 #define HEAD(path) "HEAD " path " HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -489,6 +492,34 @@ static void a_large_upload_flows_and_stops_while_nobody_reads(void **state)
     client_close(&c);
     rig_until(g, agent_streams(g) == 0);
     assert_int_equal(g->last_reset, DV_RESET_CANCEL);
+    rig_stop(g);
+}
+
+static void a_client_that_leaves_while_its_upload_is_stopped_is_noticed(void **state)
+{
+    (void)state;
+    enum { MORE = 16 * 1024 }; /* than the function takes: it stands in the socket, which nobody reads */
+    static const char *const heads[] = {
+        "POST /function/f/swallow HTTP/1.1\r\nHost: h\r\nContent-Length: 100000000\r\n\r\n",
+        "POST /function/f/swallow HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5f00000\r\n"};
+    struct rig *g = plain_rig();
+    char *body = dv_zalloc(DV_LINK_WINDOW + MORE);
+    for (size_t i = 0; i < DV_COUNT(heads); i++) {
+        struct client c = client_open(g);
+        g->agent_got = 0;
+        client_send(&c, heads[i]);
+        client_send_n(&c, body, DV_LINK_WINDOW + MORE);
+        rig_until(g, g->agent_got == DV_LINK_WINDOW);
+        int pending = 1;
+        rig_until(g, ioctl(c.fd, SIOCOUTQ, &pending) == 0 && pending == 0); /* all of it has arrived */
+        rig_for(g, 20);
+        assert_int_equal(agent_streams(g), 1);
+        assert_int_equal(g->agent_got, DV_LINK_WINDOW);
+        client_close(&c); /* an ordinary end, behind bytes that nobody reads */
+        rig_until(g, agent_streams(g) == 0);
+        assert_int_equal(g->last_reset, DV_RESET_CANCEL);
+    }
+    dv_free(body);
     rig_stop(g);
 }
 
@@ -1236,6 +1267,7 @@ int main(void)
         cmocka_unit_test(methods_that_are_not_allowed_get_405_with_allow),
         cmocka_unit_test(a_head_that_drips_in_too_slowly_gets_408),
         cmocka_unit_test(a_large_upload_flows_and_stops_while_nobody_reads),
+        cmocka_unit_test(a_client_that_leaves_while_its_upload_is_stopped_is_noticed),
         cmocka_unit_test(a_large_answer_waits_for_a_slow_reader),
         cmocka_unit_test(an_answer_that_breaks_off_is_not_made_to_look_whole),
         cmocka_unit_test(a_function_that_dies_inside_gives_502_with_the_reason),

@@ -426,6 +426,7 @@ struct rig_options {
     int n_loops;
     bool no_node;
     uint64_t head_timeout_ms, idle_timeout_ms;
+    struct dv_tls_keys *tls;
 };
 
 static void rig_start_agent(struct rig *g)
@@ -467,6 +468,7 @@ static struct rig *rig_start(const struct rig_options *o)
     assert_int_equal(dv_httpd_start(g->loop, &httpd, &g->httpd, &err), DV_OK);
     struct dv_gateway_cfg cfg = {.clock = &dv_clock_system,
                                  .listen = "127.0.0.1:0",
+                                 .tls = o->tls,
                                  .internal_path = g->internal,
                                  .api_path = g->api,
                                  .n_loops = o->n_loops ? o->n_loops : 1,
@@ -517,6 +519,10 @@ struct client {
     int fd;
     struct dv_buf in;
     bool eof;
+    /* NULL: plain.  Otherwise as send and recv are, non-blocking. */
+    void *tls;
+    ssize_t (*tls_send)(struct client *c, const char *p, size_t n);
+    ssize_t (*tls_recv)(struct client *c, char *p, size_t n);
 };
 
 static struct client client_open_at(struct rig *g, const char *unix_path)
@@ -558,7 +564,7 @@ static void client_send_n(struct client *c, const char *p, size_t n)
 {
     uint64_t until = dv_clock_now_ns(&dv_clock_system) + 10 * DV_S;
     while (n) {
-        ssize_t k = send(c->fd, p, n, MSG_NOSIGNAL);
+        ssize_t k = c->tls ? c->tls_send(c, p, n) : send(c->fd, p, n, MSG_NOSIGNAL);
         if (k < 0 && errno != EAGAIN)
             fail_msg("send: %s", strerror(errno));
         if (k > 0) {
@@ -581,7 +587,9 @@ static void client_poll(struct client *c)
 {
     for (;;) {
         assert_int_equal(dv_buf_reserve(&c->in, 65536), DV_OK);
-        ssize_t n = c->eof ? -1 : recv(c->fd, dv_buf_end(&c->in), 65536, 0);
+        ssize_t n = c->eof   ? -1
+                    : c->tls ? c->tls_recv(c, dv_buf_end(&c->in), 65536)
+                             : recv(c->fd, dv_buf_end(&c->in), 65536, 0);
         if (n > 0) {
             dv_buf_commit(&c->in, (size_t)n);
             continue;
