@@ -114,6 +114,7 @@ static uint64_t counter(struct rig *g, const char *name)
     dv_gateway_metrics(g->g, &b);
     const char *text = dv_buf_cstr(&b), *at = text;
     size_t n = strlen(name);
+    assert_non_null(text);
     while (at && !(strncmp(at, name, n) == 0 && at[n] == ' '))
         at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL;
     assert_non_null(at);
