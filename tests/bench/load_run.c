@@ -230,6 +230,15 @@ static void send_due(struct run *r)
 
 /* ---- receiving */
 
+/* Closed loop: what was answered while measuring, so that the rate is right however long an answer takes.
+ * Open loop: what was due then, whenever its answer came. */
+static bool is_counted(const struct run *r, const struct conn *c, uint64_t now_ns)
+{
+    if (r->cfg->rate > 0 || r->cfg->count)
+        return c->due_ns >= r->count_from_ns;
+    return now_ns >= r->count_from_ns && now_ns <= r->end_ns;
+}
+
 static void count_answer(struct run *r, struct conn *c)
 {
     struct load_result *o = r->out;
@@ -241,8 +250,7 @@ static void count_answer(struct run *r, struct conn *c)
     }
     o->n_all++;
     o->n_status[c->answer.status]++;
-    if (!is_good || c->due_ns < r->count_from_ns ||
-        (r->cfg->rate <= 0 && !r->cfg->count && now_ns > r->end_ns))
+    if (!is_good || !is_counted(r, c, now_ns))
         return;
     o->n_counted++;
     load_hist_add(&o->latency, now_ns - c->due_ns);
