@@ -149,6 +149,18 @@ def both_directions_stream_at_once():
         sender.join(5)
 
 
+@scenario
+def a_body_waits_with_its_client_until_there_is_a_replica():
+    cluster.deploy("asleep", image=PROBE)
+    size = 6 * MIB
+    with wire() as w:
+        w.request("POST", at("/sum", "asleep"), "Transfer-Encoding: chunked", "Expect: 100-continue")
+        equal(w.head().status, 100)
+        w.send(chunked(*[bytes(MIB)] * 6))
+        equal(json.loads(w.reply().body), {"bytes": size, "sum": fnv_of_zeros(size)})
+    cluster.remove("asleep")
+
+
 # ---- back-pressure
 
 def is_sanitized(pid):
@@ -387,6 +399,13 @@ def fields_keep_their_order_and_those_of_one_hop_are_dropped():
         assert not any(line.startswith(gone + ":") for line in lines), f"{gone} reached the function: {told}"
     for name in ("x-call-id", "traceparent", "x-forwarded-for", "x-forwarded-host"):
         assert sum(line.startswith(name + ":") for line in lines) == 1, f"{name} in {told}"
+
+
+@scenario
+def a_body_of_no_bytes_is_told_from_no_body():
+    for method, body, wanted in (("POST", b"", ["content-length: 0"]), ("GET", None, []), ("DELETE", None, []), ("PUT", b"x", ["content-length: 1"])):
+        told = one(method, "/headers", body=body).text.lower().split("\r\n")
+        equal([line for line in told if line.startswith(("content-length", "transfer-encoding"))], wanted, method)
 
 
 @scenario
