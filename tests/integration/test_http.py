@@ -877,8 +877,11 @@ def a_websocket_client_talks_to_the_function():
 
 
 @scenario
-def both_programs_are_still_alive():
-    assert cluster.orchestrator.is_running() and cluster.nodes[0].agent.is_running(), "one ended on the way"
+def both_programs_have_lived_through_it_and_end_cleanly():
+    for process in (cluster.nodes[0].agent, cluster.orchestrator):
+        assert process.is_running(), f"{process.name} ended on the way: {process.tail()}"
+        process.stop()
+        equal(process.popen.returncode, 0, f"exit code of {process.name} ({process.tail(5)})")  # sanitizers speak up here
 
 
 main(up, lambda: cluster and cluster.down(), lambda: cluster and cluster.show_logs())
