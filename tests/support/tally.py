@@ -30,7 +30,7 @@ class Program:
             result = {"OK": "pass", "FAILED": "fail", "SKIPPED": "skip"}[kind]
             self.cases.append((result, name, self.words))
             self.case = None
-        elif kind in ("ERROR", "LINE") or not frame:
+        elif (kind in ("ERROR", "LINE") or not frame) and not text.startswith("| "):  # "| " is background
             self.words = (self.words + " " + re.sub(r"^-*\s*", "", name if frame else text)).strip()[-300:]
 
 
