@@ -142,6 +142,10 @@ have_nodes() { [ "$(ready_nodes)" -ge "$1" ]; }
 cluster() {
     step "Starting the cluster"
     if [ "$NODES" = 2 ]; then
+        # A cluster of one node listens where the second node cannot reach it: it moves.
+        if [ -e "$HOME_DIR/gateway" ] && [ "$(cat "$HOME_DIR/gateway")" != "http://$HERE:8080" ]; then
+            davit cluster down --keep-replicas
+        fi
         davit cluster up --listen "$HERE:8080"
         node2_up
         machine_wait 20 have_nodes 2 || die "the second node is not ready, see $NODE2_DIR/log/agent.log"

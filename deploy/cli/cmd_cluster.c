@@ -133,6 +133,11 @@ static int up_orchestrator(struct cli *c, const struct cluster *k, const struct 
         return CLI_OK;
     c->gateway = a->listen ? url_of(c, a->listen) : c->gateway;
     if (cli_daemon_pid(&k->orchestrator)) {
+        const char *there = cli_local_gateway(c);
+        if (there && strcmp(there, c->gateway) != 0)
+            return cli_fail(CLI_CONFLICT,
+                            "the orchestrator runs already, at %s\n       stop it first: davit cluster down",
+                            there);
         cli_note("orchestrator runs already");
         return wait_for(c, "/healthz", &k->orchestrator, wait_ms);
     }
