@@ -125,7 +125,8 @@ struct dv_buf *dv_link_out(struct dv_link *l);
 void dv_link_flushed(struct dv_link *l);
 
 bool dv_link_is_open(const struct dv_link *l);
-/* DV_OK, or why the link cannot go on (DV_E_NOMEM: a frame that had to be sent could not be made; DV_E_PROTO ...). */
+/* DV_OK, or why the link cannot go on (DV_E_NOMEM: a frame that had to be sent could not be made; DV_E_PROTO
+ * ...). */
 int dv_link_failure(const struct dv_link *l);
 enum dv_link_purpose dv_link_purpose(const struct dv_link *l);
 uint64_t dv_link_peer_incarnation(const struct dv_link *l); /* client: the agent's, once open */

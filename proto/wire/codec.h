@@ -4,9 +4,9 @@
  * unknown fields too unless the caller says DV_WIRE_IGNORE_UNKNOWN (agents do, the REST API does not).
  * Errors carry the path of the field ("scale.max") in err->field.  Pure; any thread.
  *
- * How values are written in JSON: durations "30s" "1m30s" "250ms"; bytes "128Mi" "1G", or a bare number of bytes;
- * processors "500m" "0.5" "2", always a string; ids 16 hex digits; other integers a number up to 2^52 and a string
- * of digits past it; enums by name.  null means "not given". */
+ * How values are written in JSON: durations "30s" "1m30s" "250ms"; bytes "128Mi" "1G", or a bare number of
+ * bytes; processors "500m" "0.5" "2", always a string; ids 16 hex digits; other integers a number up to 2^52
+ * and a string of digits past it; enums by name.  null means "not given". */
 #ifndef DV_WIRE_CODEC_H
 #define DV_WIRE_CODEC_H
 
@@ -36,7 +36,8 @@ int dv_wire_decode(const struct dv_wire_type *t, struct dv_sv json, size_t max_b
 /* The same from a tree that dv_json_parse accepted. */
 int dv_wire_from_json(const struct dv_wire_type *t, const struct cJSON *tree, unsigned flags,
                       struct dv_arena *arena, void *out, struct dv_err *err);
-/* Append the message as compact JSON, fields in table order; empty optional ones left out.  DV_OK or DV_E_NOMEM. */
+/* Append the message as compact JSON, fields in table order; empty optional ones left out.  DV_OK or
+ * DV_E_NOMEM. */
 int dv_wire_encode(const struct dv_wire_type *t, const void *msg, struct dv_buf *out);
 /* Deep copy into arena.  DV_OK or DV_E_NOMEM. */
 int dv_wire_copy(const struct dv_wire_type *t, const void *from, struct dv_arena *arena, void *to);
@@ -51,24 +52,26 @@ int dv_json_parse(struct dv_sv json, size_t max_bytes, struct cJSON **out, struc
 /* Names and quantities, used by tables and by the CLI. */
 /* "name.namespace" as OpenFaaS clients know it, a view of out; what has no dot comes back as it is. */
 struct dv_sv dv_openfaas_name(struct dv_sv dotted, char out[2 * DV_NAME_MAX + 2]);
-bool dv_name_valid(const char *s);                                     /* function, namespace, secret, node */
-int dv_parse_duration_ms(struct dv_sv s, int64_t *out_ms);             /* "1h2m3.5s", "250ms", "0"; DV_OK / DV_INVALID */
-int dv_parse_bytes(struct dv_sv s, int64_t *out_bytes);                /* "128Mi" "1G" "512k" "1048576" */
-int dv_parse_mcpu(struct dv_sv s, int64_t *out_mcpu);                  /* "500m" "0.5" "2" */
-void dv_format_duration(int64_t ms, char out[32]);                     /* "1m30s" "250ms" */
-void dv_format_bytes(int64_t bytes, char out[32]);                     /* "128Mi" where exact, else plain */
-void dv_format_mcpu(int64_t mcpu, char out[32]);                       /* "500m" "2" */
+bool dv_name_valid(const char *s);                         /* function, namespace, secret, node */
+int dv_parse_duration_ms(struct dv_sv s, int64_t *out_ms); /* "1h2m3.5s", "250ms", "0"; DV_OK / DV_INVALID */
+int dv_parse_bytes(struct dv_sv s, int64_t *out_bytes);    /* "128Mi" "1G" "512k" "1048576" */
+int dv_parse_mcpu(struct dv_sv s, int64_t *out_mcpu);      /* "500m" "0.5" "2" */
+void dv_format_duration(int64_t ms, char out[32]);         /* "1m30s" "250ms" */
+void dv_format_bytes(int64_t bytes, char out[32]);         /* "128Mi" where exact, else plain */
+void dv_format_mcpu(int64_t mcpu, char out[32]);           /* "500m" "2" */
 
 const char *dv_replica_state_name(enum dv_replica_state s); /* "cold" ... "gone" */
 const char *dv_reason_name(enum dv_reason r);               /* "image_missing" ... */
 const char *dv_reason_text(enum dv_reason r);               /* a sentence for a person */
 
-/* Checks that span fields (min <= max, requests <= limits, stdio needs a command ...), and defaults that depend
- * on other fields (concurrency by protocol, target).  Called after decode, before a spec is used. */
+/* Checks that span fields (min <= max, requests <= limits, stdio needs a command ...), and defaults that
+ * depend on other fields (concurrency by protocol, target).  Called after decode, before a spec is used. */
 int dv_fn_spec_finish(struct dv_fn_spec *spec, struct dv_arena *arena, struct dv_err *err);
-/* Before a finished spec is patched: take derived values out again that nobody chose, so that they follow the change. */
+/* Before a finished spec is patched: take derived values out again that nobody chose, so that they follow the
+ * change. */
 void dv_fn_spec_unfinish(struct dv_fn_spec *spec);
-/* What counts where nothing was given: the promise on a node; idle by the cluster's default (0: none is set). */
+/* What counts where nothing was given: the promise on a node; idle by the cluster's default (0: none is set).
+ */
 struct dv_requests dv_fn_requests(const struct dv_fn_spec *spec);
 int64_t dv_fn_idle_ms(const struct dv_fn_spec *spec, int64_t cluster_default_ms);
 /* As it works, to be shown: both of these filled in.  A shallow copy. */

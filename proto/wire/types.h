@@ -30,14 +30,14 @@ struct dv_kvs { /* string map, sorted by key, keys unique */
 
 /* ---------------------------------------------------------------- functions */
 
-enum dv_protocol { DV_PROTO_HTTP, DV_PROTO_STDIO };        /* "http" "stdio" */
-enum dv_pull { DV_PULL_MISSING, DV_PULL_ALWAYS };          /* "missing" "always" */
-enum dv_auth_mode { DV_AUTH_OPEN, DV_AUTH_REQUIRED };      /* "open" "required" */
+enum dv_protocol { DV_PROTO_HTTP, DV_PROTO_STDIO };   /* "http" "stdio" */
+enum dv_pull { DV_PULL_MISSING, DV_PULL_ALWAYS };     /* "missing" "always" */
+enum dv_auth_mode { DV_AUTH_OPEN, DV_AUTH_REQUIRED }; /* "open" "required" */
 
 struct dv_health {
-    char *path;              /* NULL: a TCP connect is the probe */
-    int64_t interval_ms;     /* between probes while starting; default 20 (10-1000) */
-    int64_t timeout_ms;      /* of one probe; default 1000 */
+    char *path;               /* NULL: a TCP connect is the probe */
+    int64_t interval_ms;      /* between probes while starting; default 20 (10-1000) */
+    int64_t timeout_ms;       /* of one probe; default 1000 */
     int64_t start_timeout_ms; /* not ready by then: failed; default 60000 */
 };
 
@@ -49,25 +49,26 @@ struct dv_limits {
     int64_t tmp_bytes;    /* size of /tmp; default 64 MiB */
 };
 
-struct dv_requests { /* what the scheduler promises on a node */
+struct dv_requests {      /* what the scheduler promises on a node */
     int64_t memory_bytes; /* 0: not given; then the limit, or 64 MiB (dv_fn_requests) */
     int64_t cpu_mcpu;     /* 0: not given; then 50, or the limit when that is smaller */
 };
 
 struct dv_scale {
-    int64_t min;            /* default 0 */
-    int64_t max;            /* default 20; 1..10000 */
-    int64_t concurrency;    /* requests at once in one replica; default 100 for http, 1 for stdio; 1..10000 */
-    int64_t target;         /* wanted in-flight per replica; default 70 % of concurrency, at least 1 */
-    int64_t rps;            /* wanted requests per second per replica, beside target; 0: not looked at */
-    int64_t idle_ms;        /* without requests before going down to min (and to zero); 0: not given (dv_fn_idle_ms) */
-    int64_t queue_max;      /* waiting requests; default 1000 */
+    int64_t min;         /* default 0 */
+    int64_t max;         /* default 20; 1..10000 */
+    int64_t concurrency; /* requests at once in one replica; default 100 for http, 1 for stdio; 1..10000 */
+    int64_t target;      /* wanted in-flight per replica; default 70 % of concurrency, at least 1 */
+    int64_t rps;         /* wanted requests per second per replica, beside target; 0: not looked at */
+    int64_t
+        idle_ms; /* without requests before going down to min (and to zero); 0: not given (dv_fn_idle_ms) */
+    int64_t queue_max;        /* waiting requests; default 1000 */
     int64_t queue_timeout_ms; /* longest wait for a slot; default: the function's timeout */
 };
 
 struct dv_fn_spec {
-    char *name;       /* [a-z0-9]([-a-z0-9]*[a-z0-9])?, at most 63 */
-    char *ns;         /* JSON "namespace"; default "default" */
+    char *name; /* [a-z0-9]([-a-z0-9]*[a-z0-9])?, at most 63 */
+    char *ns;   /* JSON "namespace"; default "default" */
     char *image;
     enum dv_pull pull;
     struct dv_strs entrypoint; /* overrides the image's ENTRYPOINT (and drops its CMD) when given */
@@ -76,7 +77,7 @@ struct dv_fn_spec {
     struct dv_strs secrets;
     struct dv_strs constraints; /* "label=value" or "label!=value" of the node */
     enum dv_protocol protocol;
-    int64_t port;      /* default 8080 */
+    int64_t port; /* default 8080 */
     struct dv_health health;
     struct dv_limits limits;
     struct dv_requests requests;
@@ -84,9 +85,9 @@ struct dv_fn_spec {
     int64_t timeout_ms; /* of a whole request, waiting included; default 60000; up to 86400000 */
     int64_t grace_ms;   /* between SIGTERM and SIGKILL, after the last request ended; default 10000 */
     enum dv_auth_mode auth;
-    bool read_only;     /* root file system; default true */
-    char *user;         /* NULL: the image's */
-    char *face;         /* which API wrote it: "v1" (default) or "openfaas"; decides defaults shown back */
+    bool read_only; /* root file system; default true */
+    char *user;     /* NULL: the image's */
+    char *face;     /* which API wrote it: "v1" (default) or "openfaas"; decides defaults shown back */
 };
 
 /* A function as kept in the store and in memory. */
@@ -116,16 +117,16 @@ enum dv_replica_state {
 
 enum dv_reason {
     DV_REASON_NONE,
-    DV_REASON_IMAGE_MISSING,  /* the engine could not find or pull it */
-    DV_REASON_IMAGE_DENIED,   /* the registry refused */
+    DV_REASON_IMAGE_MISSING, /* the engine could not find or pull it */
+    DV_REASON_IMAGE_DENIED,  /* the registry refused */
     DV_REASON_WRONG_ARCH,
-    DV_REASON_CREATE_FAILED,  /* the engine refused to create or start it */
-    DV_REASON_EXITED,         /* the process ended by itself: exit_code, last log lines */
+    DV_REASON_CREATE_FAILED, /* the engine refused to create or start it */
+    DV_REASON_EXITED,        /* the process ended by itself: exit_code, last log lines */
     DV_REASON_OOM,
-    DV_REASON_NOT_READY,      /* start_timeout passed without an answer to the probe */
+    DV_REASON_NOT_READY, /* start_timeout passed without an answer to the probe */
     DV_REASON_NODE_LOST,
     DV_REASON_ENGINE_DOWN,
-    DV_REASON_STOPPED,        /* as wanted */
+    DV_REASON_STOPPED, /* as wanted */
     DV_REASON_N
 };
 
@@ -137,45 +138,45 @@ struct dv_start_times { /* microseconds each phase took; 0 = not reached */
 struct dv_replica_report {
     uint64_t id;
     uint64_t fn_uid, generation;
-    char *fn;               /* "name.namespace", for people */
+    char *fn; /* "name.namespace", for people */
     enum dv_replica_state state;
     enum dv_reason reason;
-    char *message;          /* the engine's or the function's own words; NULL when none */
+    char *message; /* the engine's or the function's own words; NULL when none */
     int64_t exit_code;
-    char *log_tail;         /* last lines, for a replica that failed */
-    char *container;        /* engine id, 64 hex digits; NULL before create */
-    char *address;          /* "172.17.0.2:8080" when it has one */
+    char *log_tail;  /* last lines, for a replica that failed */
+    char *container; /* engine id, 64 hex digits; NULL before create */
+    char *address;   /* "172.17.0.2:8080" when it has one */
     int64_t restarts;
     struct dv_start_times times;
     int64_t in_flight;
-    int64_t requests;       /* served since start */
-    int64_t memory_bytes;   /* from its cgroup */
-    int64_t cpu_us;         /* total since start, from its cgroup */
+    int64_t requests;     /* served since start */
+    int64_t memory_bytes; /* from its cgroup */
+    int64_t cpu_us;       /* total since start, from its cgroup */
     int64_t oom_kills;
-    int64_t started_ms;     /* wall time */
+    int64_t started_ms; /* wall time */
 };
 
 /* ---------------------------------------------------------------- nodes */
 
-struct dv_join { /* agent -> orchestrator, POST /v1/nodes/join */
-    char *name;             /* of the node; default its host name */
-    uint64_t node;          /* id kept in the agent's state directory; 0 at the first join */
-    uint64_t incarnation;   /* new at every start of the agent */
-    char *address;          /* "host:port" where its link listens */
+struct dv_join {          /* agent -> orchestrator, POST /v1/nodes/join */
+    char *name;           /* of the node; default its host name */
+    uint64_t node;        /* id kept in the agent's state directory; 0 at the first join */
+    uint64_t incarnation; /* new at every start of the agent */
+    char *address;        /* "host:port" where its link listens */
     char *version;
     struct dv_kvs labels;
 };
 
 struct dv_join_reply {
     uint64_t node;
-    char *key;              /* link key, 64 hex digits */
+    char *key; /* link key, 64 hex digits */
     char *version;
 };
 
 struct dv_node_record { /* kept in the store */
     uint64_t node;
     char *name, *address;
-    char *key;              /* sealed */
+    char *key; /* sealed */
     struct dv_kvs labels;
     bool is_cordoned, is_draining; /* draining: emptied, and takes nothing new */
     int64_t joined_ms;
@@ -188,18 +189,19 @@ struct dv_image_ref {
 
 struct dv_node_report {
     uint64_t node, incarnation;
-    char *version;          /* of the agent */
+    char *version; /* of the agent */
     bool engine_ok;
-    char *engine_message;   /* why not */
+    char *engine_message;                                    /* why not */
     char *engine_version, *api_version, *arch, *os, *cgroup; /* "v1" / "v2" */
     int64_t cpus, memory_bytes, memory_available_bytes;
-    int64_t cpu_used_mcpu;  /* whole machine, over the last report interval */
-    int64_t replicas_max;   /* that the agent will hold; default 500 */
-    struct dv_strs images;  /* names and tags present */
+    int64_t cpu_used_mcpu; /* whole machine, over the last report interval */
+    int64_t replicas_max;  /* that the agent will hold; default 500 */
+    struct dv_strs images; /* names and tags present */
     int64_t engine_calls, engine_errors;
 };
 
-/* ---------------------------------------------------------------- REST API: bodies that are not a function */
+/* ---------------------------------------------------------------- REST API: bodies that are not a function
+ */
 
 struct dv_apply { /* POST /v1/apply */
     struct dv_fn_spec *functions;
@@ -236,7 +238,7 @@ struct dv_registry_auth {
 };
 
 struct dv_cmd_start { /* safe to repeat: a replica that exists is only reported again */
-    uint64_t id;            /* of the replica */
+    uint64_t id;      /* of the replica */
     uint64_t fn_uid, generation;
     struct dv_fn_spec spec;
     struct dv_secret_value *secrets;
@@ -250,19 +252,20 @@ struct dv_cmd_stop {
     bool now;         /* do not wait for requests inside */
 };
 
-struct dv_cmd_sync { /* the whole truth: replicas not listed are stopped; sent at connect and every few seconds */
+struct dv_cmd_sync { /* the whole truth: replicas not listed are stopped; sent at connect and every few
+                        seconds */
     uint64_t *ids;
     size_t n_ids;
 };
 
 struct dv_cmd_logs {
-    uint64_t request;       /* answered under this number */
+    uint64_t request; /* answered under this number */
     uint64_t fn_uid;
-    uint64_t replica;       /* 0: every replica of the function */
-    int64_t tail;           /* last lines; -1: all kept */
-    int64_t since_ms;       /* wall time; 0: from the start */
+    uint64_t replica; /* 0: every replica of the function */
+    int64_t tail;     /* last lines; -1: all kept */
+    int64_t since_ms; /* wall time; 0: from the start */
     bool follow;
-    bool cancel;            /* ends the request of this number */
+    bool cancel; /* ends the request of this number */
 };
 
 struct dv_control_msg {

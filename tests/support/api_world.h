@@ -154,8 +154,8 @@ struct dv_control {
     struct dv_node_record node;
     struct dv_replica_report replica;
     bool is_ready;
-    int64_t asked;    /* as the last scale call left it */
-    char note[200];   /* of the last put */
+    int64_t asked;  /* as the last scale call left it */
+    char note[200]; /* of the last put */
     int64_t begin_with;
     int commit_fails; /* code that the next commit ends with */
     struct dv_logs_request logs;
