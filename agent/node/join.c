@@ -6,7 +6,7 @@
 #include "proto/rt/loop.h"
 #include "proto/wire/codec.h"
 
-enum { PAUSE_MIN_MS = 1000, PAUSE_MAX_MS = 5000, CALL_MS = 10000, REPLY_MAX = 64 * 1024 };
+enum { PAUSE_MIN_MS = 500, PAUSE_MAX_MS = 2000, CALL_MS = 10000, REPLY_MAX = 64 * 1024 };
 
 struct dv_join_client {
     struct dv_join_cfg cfg;

@@ -21,7 +21,7 @@ struct dv_join_cfg {
 /* All strings are borrowed for its life.  DV_OK; DV_E_NOMEM; DV_E_IO. */
 int dv_join_new(const struct dv_join_cfg *cfg, struct dv_join_client **out, struct dv_err *err);
 void dv_join_free(struct dv_join_client *j); /* NULL accepted; no callback follows */
-/* Ask now and again, with pauses of 1 to 5 s, until it works or dv_join_stop is called.  join: borrowed for
+/* Ask now and again, with pauses of 0.5 to 2 s, until it works or dv_join_stop is called.  join: borrowed for
  * the call. While it is asking already this only replaces what is said.  DV_OK or DV_E_NOMEM. */
 int dv_join_start(struct dv_join_client *j, const struct dv_join *join);
 void dv_join_stop(struct dv_join_client *j);

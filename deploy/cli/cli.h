@@ -259,6 +259,9 @@ struct cli_secret_args {
     const char *from_literal, *from_file;
     bool replace;
 };
+struct cli_node_remove_args {
+    bool force;
+};
 struct cli_remove_args {
     bool if_exists;
 };

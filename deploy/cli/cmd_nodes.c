@@ -82,6 +82,6 @@ int cli_cmd_node_drain(struct cli *c, void *args, const struct cli_list *words)
 
 int cli_cmd_node_remove(struct cli *c, void *args, const struct cli_list *words)
 {
-    (void)args;
-    return node_op(c, words->v[0], "DELETE", "", "was removed");
+    const struct cli_node_remove_args *a = args;
+    return node_op(c, words->v[0], "DELETE", a->force ? "?force=true" : "", "was removed");
 }

@@ -79,6 +79,12 @@ static const struct cli_opt remove_opts[] = {
     END,
 };
 
+static const struct cli_opt node_remove_opts[] = {
+    OPT(struct cli_node_remove_args, "--force", 0, CLI_FLAG, force, NULL,
+        "although it is connected; stops its replicas at once"),
+    END,
+};
+
 static const struct cli_opt invoke_opts[] = {
     OPT(struct cli_invoke_args, "--data", 'd', CLI_TEXT, data, "TEXT", "body of the request"),
     OPT(struct cli_invoke_args, "--file", 'f', CLI_TEXT, file, "FILE", "body from a file; - is stdin"),
@@ -190,7 +196,8 @@ const struct cli_cmd cli_commands[] = {
     CMD("nodes cordon", "NODE", "Place nothing new on a node", NULL, int, 1, 1, cli_cmd_node_cordon),
     CMD("nodes uncordon", "NODE", "Place on it again", NULL, int, 1, 1, cli_cmd_node_uncordon),
     CMD("nodes drain", "NODE", "Move its replicas elsewhere", NULL, int, 1, 1, cli_cmd_node_drain),
-    CMD("nodes remove", "NODE", "Forget a node", NULL, int, 1, 1, cli_cmd_node_remove),
+    CMD("nodes remove", "NODE", "Forget a node", node_remove_opts, struct cli_node_remove_args, 1, 1,
+        cli_cmd_node_remove),
     CMD("secret create", "NAME [--from-file FILE]", "Keep a secret; its value is stdin unless given",
         secret_opts, struct cli_secret_args, 1, 1, cli_cmd_secret_put),
     CMD("secret update", "NAME [--from-file FILE]", "Change its value", secret_opts, struct cli_secret_args,

@@ -100,7 +100,9 @@ static int node_op(struct dv_api_call *c, enum dv_node_op what, int status, stru
 
 int dv_api_node_delete(struct dv_api_call *c, struct dv_err *err)
 {
-    return node_op(c, DV_NODE_REMOVE, 204, err);
+    int rc = DV_OK;
+    bool is_forced = dv_api_flag(c, "force", err, &rc);
+    return rc ? rc : node_op(c, is_forced ? DV_NODE_REMOVE_FORCED : DV_NODE_REMOVE, 204, err);
 }
 
 int dv_api_node_cordon(struct dv_api_call *c, struct dv_err *err)

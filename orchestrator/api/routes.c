@@ -31,7 +31,7 @@ const struct dv_api_route dv_api_route_table[] = {
     {"GET", "/v1/nodes", DV_API_ADMIN, dv_api_nodes, READ, ""},
     {"POST", "/v1/nodes/join", DV_API_JOIN, dv_api_node_join, "200,409," WRITE, ""},
     {"GET", "/v1/nodes/{node}", DV_API_ADMIN, dv_api_node_get, FOUND, ""},
-    {"DELETE", "/v1/nodes/{node}", DV_API_ADMIN, dv_api_node_delete, "204,404,409," WRITE, ""},
+    {"DELETE", "/v1/nodes/{node}", DV_API_ADMIN, dv_api_node_delete, "204,404,409," WRITE, "force"},
     {"POST", "/v1/nodes/{node}/cordon", DV_API_ADMIN, dv_api_node_cordon, "200,404,409," WRITE, ""},
     {"POST", "/v1/nodes/{node}/uncordon", DV_API_ADMIN, dv_api_node_uncordon, "200,404,409," WRITE, ""},
     {"POST", "/v1/nodes/{node}/drain", DV_API_ADMIN, dv_api_node_drain, "200,404,409," WRITE, ""},

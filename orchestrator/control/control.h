@@ -144,7 +144,12 @@ int dv_control_node_join(struct dv_control *c, const struct dv_join *join,
                          void (*done)(void *ctx, int code, const struct dv_err *err,
                                       const struct dv_join_reply *reply),
                          void *ctx, struct dv_err *err);
-enum dv_node_op { DV_NODE_CORDON, DV_NODE_UNCORDON, DV_NODE_DRAIN, DV_NODE_REMOVE };
+/* REMOVE: DV_CONFLICT while the node is connected, since its agent would only join again.  REMOVE_FORCED
+ * takes a connected one, too: its replicas are stopped, calls inside are cut, and its agent is refused
+ * (DV_CONFLICT) until it restarts, which makes a node removed by mistake come back by the usual means.  That
+ * refusal is kept in memory, for the last 64 nodes removed so: an orchestrator that restarts lets the agent
+ * in again. */
+enum dv_node_op { DV_NODE_CORDON, DV_NODE_UNCORDON, DV_NODE_DRAIN, DV_NODE_REMOVE, DV_NODE_REMOVE_FORCED };
 int dv_control_node_op(struct dv_control *c, struct dv_sv name_or_id, enum dv_node_op op,
                        dv_control_done *done, void *ctx, struct dv_err *err);
 

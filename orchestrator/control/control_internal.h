@@ -12,7 +12,13 @@
 #include "proto/rt/metrics.h"
 #include "proto/wire/codec.h"
 
-enum { CTL_EVENTS_MAX = 100, CTL_SECRET_MAX = 1024 * 1024, CTL_RETRIES = 8, CTL_LINK_KEY_TEXT = 65 };
+enum {
+    CTL_EVENTS_MAX = 100,
+    CTL_SECRET_MAX = 1024 * 1024,
+    CTL_RETRIES = 8,
+    CTL_LINK_KEY_TEXT = 65,
+    CTL_REFUSED_MAX = 64
+};
 
 #define CTL_MS 1000000ull
 #define CTL_S  1000000000ull
@@ -121,6 +127,13 @@ void ctl_session_restart(struct ctl_node *n); /* drop what is there and connect 
 void ctl_session_stop(struct ctl_node *n);
 int ctl_session_send(struct ctl_node *n, const struct dv_control_msg *msg); /* DV_OK; DV_CLOSED; failure */
 
+void ctl_session_dismiss(struct ctl_node *n); /* have it stop all it holds; the link is closed thereafter */
+
+/* An agent whose node was removed while it was connected. */
+struct ctl_refused {
+    uint64_t node, incarnation;
+};
+
 /* What an agent last said about a replica. */
 struct ctl_replica {
     uint64_t id;
@@ -199,7 +212,9 @@ struct dv_control {
     struct dv_map fns_by_uid;
     struct ctl_fn **fns; /* in order of namespace and name */
     size_t n_fns, cap_fns;
-    struct dv_map nodes;    /* by id */
+    struct dv_map nodes;                         /* by id */
+    struct ctl_refused refused[CTL_REFUSED_MAX]; /* a ring; node 0: free */
+    size_t next_refused;
     struct dv_map replicas; /* struct ctl_replica by id */
     struct dv_map namespaces, secrets, registries;
     struct dv_list logs;

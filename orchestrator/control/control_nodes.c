@@ -171,12 +171,32 @@ static int identify(struct dv_control *c, const struct dv_join *join, const stru
     return DV_OK;
 }
 
+static void refuse_from_now(struct dv_control *c, const struct ctl_node *n)
+{
+    if (!n->is_open)
+        return;
+    c->refused[c->next_refused++ % CTL_REFUSED_MAX] =
+        (struct ctl_refused){n->id, dv_link_peer_incarnation(dv_linkio_link(n->io))};
+}
+
+static int check_not_refused(const struct dv_control *c, const struct dv_join *join, struct dv_err *err)
+{
+    for (size_t i = 0; join->node && i < CTL_REFUSED_MAX; i++)
+        if (c->refused[i].node == join->node && c->refused[i].incarnation == join->incarnation)
+            return dv_err_set(err, DV_CONFLICT,
+                              "the node \"%s\" was removed; restart its agent to have it join again",
+                              join->name);
+    return DV_OK;
+}
+
 static int join_prepare(struct ctl_write *w, struct dv_err *err)
 {
     struct join *j = w->payload;
     struct dv_control *c = w->c;
     const struct ctl_node *have = NULL;
-    int rc = identify(c, &j->join, &have, err);
+    int rc = check_not_refused(c, &j->join, err);
+    if (!rc)
+        rc = identify(c, &j->join, &have, err);
     if (rc)
         return rc;
     struct dv_node_record *rec = &j->rec;
@@ -279,7 +299,12 @@ static int op_prepare(struct ctl_write *w, struct dv_err *err)
         return dv_err_set(err, DV_NOT_FOUND, "the node was removed");
     char key[32];
     node_key_name(n->id, key);
-    if (o->op == DV_NODE_REMOVE)
+    if (o->op == DV_NODE_REMOVE && n->is_open)
+        return dv_err_set(err, DV_CONFLICT,
+                          "node %s is connected: drain it and stop its agent first, or force its removal "
+                          "(?force=true, davit nodes remove --force), which stops its replicas at once",
+                          n->rec.name);
+    if (o->op == DV_NODE_REMOVE || o->op == DV_NODE_REMOVE_FORCED)
         return ctl_write_add(w, key, dv_sv("", 0), true, n->revision);
     int rc = dv_wire_copy(&dv_type_node_record, &n->rec, &w->arena, &o->rec);
     if (rc)
@@ -301,9 +326,12 @@ static void op_apply(struct ctl_write *w)
     struct ctl_node *n = ctl_node_of(w->c, o->id);
     if (!n)
         return;
-    if (o->op == DV_NODE_REMOVE) {
+    if (o->op == DV_NODE_REMOVE || o->op == DV_NODE_REMOVE_FORCED) {
         dv_log(DV_LOG_INFO, "node removed", DV_LS("node", n->rec.name), DV_LID("id", n->id));
+        refuse_from_now(w->c, n);
+        ctl_session_dismiss(n);
         ctl_node_gone(n);
+        ctl_pump(w->c);
         return;
     }
     n->rec.is_cordoned = o->rec.is_cordoned;

@@ -246,3 +246,23 @@ int ctl_session_send(struct ctl_node *n, const struct dv_control_msg *msg)
     dv_linkio_kick(n->io);
     return DV_OK;
 }
+
+/* Each replica by name, since a list spares what was started in the last two seconds; then the empty list,
+ * for what only the agent knows of. */
+void ctl_session_dismiss(struct ctl_node *n)
+{
+    const struct dv_cluster_node *cn = dv_cluster_node_find(n->c->cluster, n->id);
+    uint64_t none = 0;
+    struct dv_cmd_sync sync = {&none, 0};
+    if (!n->is_open)
+        return;
+    if (cn)
+        DV_LIST_FOR_EACH (it, &cn->replicas) {
+            struct dv_cmd_stop stop = {
+                .id = DV_LIST_ENTRY(it, struct dv_cluster_replica, of_node)->id, .grace_ms = -1, .now = true};
+            (void)ctl_session_send(n, &(struct dv_control_msg){.type = (char *)"stop", .stop = &stop});
+        }
+    (void)ctl_session_send(n, &(struct dv_control_msg){.type = (char *)"sync", .sync = &sync});
+    dv_linkio_flush(n->io);
+    ctl_session_stop(n);
+}

@@ -153,6 +153,13 @@ void dv_linkio_kick(struct dv_linkio *io)
         dv_loop_defer(io->loop, &io->defer);
 }
 
+void dv_linkio_flush(struct dv_linkio *io)
+{
+    assert(!io->depth);
+    if (io->loop && !io->is_connecting && !io->connect_errno)
+        (void)flush(io);
+}
+
 /* ---- reading ---- */
 
 /* False: the link is gone or somebody else's. */

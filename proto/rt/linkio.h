@@ -32,6 +32,9 @@ int dv_linkio_accept(struct dv_loop *loop, int fd, const struct dv_linkio_cfg *c
 struct dv_link *dv_linkio_link(struct dv_linkio *io);
 /* After any dv_link_* call that may have produced output: write at the end of this turn. */
 void dv_linkio_kick(struct dv_linkio *io);
+/* Write now what the socket takes, for an owner that frees the link next.  Outside of this link's callbacks;
+ * on_closed may be called. */
+void dv_linkio_flush(struct dv_linkio *io);
 /* Close at once without on_closed, and free; no event follows.  Allowed inside every callback.  NULL
  * accepted. */
 void dv_linkio_free(struct dv_linkio *io);

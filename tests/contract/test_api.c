@@ -293,7 +293,9 @@ static void a_node_joins_with_the_token_and_is_shown(void **state)
     ask("POST", "/v1/nodes/n1/cordon", NULL, 200, "\"is_cordoned\":true");
     ask("POST", "/v1/nodes/n1/uncordon", NULL, 200, "\"is_cordoned\":false");
     ask("POST", "/v1/nodes/n2/cordon", NULL, 404, NULL);
-    ask("DELETE", "/v1/nodes/n1", NULL, 204, NULL);
+    ask("DELETE", "/v1/nodes/n1?force=perhaps", NULL, 400, "force");
+    ask("DELETE", "/v1/nodes/n1?force=true", NULL, 204, NULL);
+    ask("DELETE", "/v1/nodes/n1", NULL, 404, NULL);
     ask("GET", "/v1/nodes", NULL, 200, "{\"nodes\":[]}");
 }
 

@@ -863,10 +863,41 @@ static void draining_moves_replicas_and_outlives_a_restart(void **state)
     assert_int_equal(
         WRITE(dv_control_node_op(rig.control, DV_SV("node0"), DV_NODE_UNCORDON, done, NULL, NULL)), DV_OK);
     WAIT_FOR(node_state("node0") == DV_NODE_READY);
+    agent_down(&rig.agents[0]);
+    WAIT_FOR(node_state("node0") == DV_NODE_NOT_READY);
     assert_int_equal(WRITE(dv_control_node_op(rig.control, DV_SV("node0"), DV_NODE_REMOVE, done, NULL, NULL)),
                      DV_OK);
     assert_int_equal(dv_control_node_op(rig.control, DV_SV("node0"), DV_NODE_DRAIN, done, NULL, NULL),
                      DV_NOT_FOUND);
+}
+
+static void a_connected_node_is_removed_only_by_force_and_then_stops_its_replicas(void **state)
+{
+    (void)state;
+    struct agent *a = &rig.agents[0];
+    join_and_wait(a);
+    uint64_t uid = deploy("echo");
+    assert_int_equal(call_and_wait("echo"), 200);
+    struct dv_err err = DV_ERR_INIT;
+    assert_int_equal(dv_control_node_op(rig.control, DV_SV("node0"), DV_NODE_REMOVE, done, NULL, &err),
+                     DV_CONFLICT);
+    assert_non_null(strstr(err.msg, "drain it and stop its agent"));
+    assert_non_null(strstr(err.msg, "--force"));
+    assert_int_equal(node_state("node0"), DV_NODE_READY);
+    assert_int_equal(a->n_held, 1);
+    assert_int_equal(
+        WRITE(dv_control_node_op(rig.control, DV_SV("node0"), DV_NODE_REMOVE_FORCED, done, NULL, NULL)),
+        DV_OK);
+    struct dv_node_status none;
+    assert_int_equal(dv_control_node_find(rig.control, DV_SV("node0"), &none), DV_NOT_FOUND);
+    WAIT_FOR(a->n_held == 0);
+    assert_int_equal(status_of(uid).ready, 0);
+    assert_int_equal(join(a), DV_CONFLICT); /* it lives on and asks again */
+    assert_non_null(strstr(rig.err.msg, "restart its agent"));
+    agent_down(a);
+    agent_up(a); /* another incarnation */
+    join_and_wait(a);
+    assert_int_equal(call_and_wait("echo"), 200);
 }
 
 static void a_scale_request_pins_and_sleep_lasts_until_the_next_request(void **state)
@@ -1020,6 +1051,7 @@ int main(void)
         TEST(namespaces_hold_what_is_in_them),
         TEST(a_node_keeps_its_identity_and_a_stranger_does_not_get_its_name),
         TEST(draining_moves_replicas_and_outlives_a_restart),
+        TEST(a_connected_node_is_removed_only_by_force_and_then_stops_its_replicas),
         TEST(a_scale_request_pins_and_sleep_lasts_until_the_next_request),
         TEST(a_set_number_is_there_at_once_and_ends_a_pin),
         TEST(a_new_function_may_begin_with_replicas),
