@@ -900,6 +900,27 @@ static void a_connected_node_is_removed_only_by_force_and_then_stops_its_replica
     assert_int_equal(call_and_wait("echo"), 200);
 }
 
+static void requests_wait_for_the_only_node_while_its_agent_restarts(void **state)
+{
+    (void)state;
+    struct agent *a = &rig.agents[0];
+    join_and_wait(a);
+    (void)deploy("echo");
+    assert_int_equal(call_and_wait("echo"), 200);
+    for (int with_replica = 1; with_replica >= 0; with_replica--) {
+        agent_down(a);
+        if (!with_replica)
+            a->n_held = 0; /* the whole machine came anew */
+        WAIT_FOR(node_state("node0") == DV_NODE_NOT_READY);
+        call("echo");
+        turn_for(300);
+        assert_int_equal(rig.status, 0);
+        agent_up(a);
+        WAIT_FOR(rig.status != 0);
+        assert_int_equal(rig.status, 200);
+    }
+}
+
 static void a_scale_request_pins_and_sleep_lasts_until_the_next_request(void **state)
 {
     (void)state;
@@ -1052,6 +1073,7 @@ int main(void)
         TEST(a_node_keeps_its_identity_and_a_stranger_does_not_get_its_name),
         TEST(draining_moves_replicas_and_outlives_a_restart),
         TEST(a_connected_node_is_removed_only_by_force_and_then_stops_its_replicas),
+        TEST(requests_wait_for_the_only_node_while_its_agent_restarts),
         TEST(a_scale_request_pins_and_sleep_lasts_until_the_next_request),
         TEST(a_set_number_is_there_at_once_and_ends_a_pin),
         TEST(a_new_function_may_begin_with_replicas),
