@@ -21,16 +21,16 @@ static void add_ms(struct dv_buf *b, const char *name, uint64_t us)
 
 static void add_ids(struct dv_gw_req *r, struct dv_buf *b)
 {
-    uint64_t queue_ns =
-        r->started_ns ? r->started_ns - r->arrived_ns : dv_loop_now(r->conn->loop->loop) - r->arrived_ns;
+    uint64_t queue_us, start_us;
+    dv_gw_req_waits(r, dv_loop_now(r->conn->loop->loop), &queue_us, &start_us);
     (void)dv_buf_add_c(b, "X-Call-Id: ");
     (void)dv_buf_add_c(b, r->call_id);
     (void)dv_buf_add_c(b, "\r\nX-Start-Time: ");
     (void)dv_buf_add_u64(b, r->start_wall_ns);
     (void)dv_buf_add_c(b, "\r\ntraceparent: ");
     (void)dv_buf_add_c(b, r->traceparent);
-    add_ms(b, "\r\nServer-Timing: queue;dur=", queue_ns / 1000);
-    add_ms(b, ", start;dur=", r->start_us);
+    add_ms(b, "\r\nServer-Timing: queue;dur=", queue_us);
+    add_ms(b, ", start;dur=", start_us);
     add_ms(b, ", run;dur=", r->run_us);
     (void)dv_buf_add(b, "\r\n", 2);
 }

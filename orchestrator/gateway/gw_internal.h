@@ -151,7 +151,8 @@ struct dv_gw_req {
     bool made_here; /* the answer is our own */
 
     uint64_t arrived_ns, started_ns, deadline_ns;
-    uint32_t start_us, run_us, attempts;
+    uint32_t start_us, run_us, attempts; /* start_us: at the agent */
+    bool met_none; /* no replica existed when it came: its wait was a start, not a queue */
     char call_id[GW_CALL_ID_MAX];
     char traceparent[56];
     uint64_t start_wall_ns; /* X-Start-Time */
@@ -161,6 +162,8 @@ struct dv_gw_conn;
 /* A head has been parsed.  The connection's request from now on, unless it was answered at once.
  * More of its body goes to dv_gw_request_feed. */
 void dv_gw_req_free(struct dv_gw_req *r); /* of the pool */
+void dv_gw_req_waits(const struct dv_gw_req *r, uint64_t now_ns, uint64_t *out_queue_us,
+                     uint64_t *out_start_us);
 void dv_gw_request_begin(struct dv_gw_conn *c, const struct dv_h1_head *h);
 /* Body bytes (framed as they came).  Returns how many were used; 0: it wants none now, or needs more to go
  * on. */

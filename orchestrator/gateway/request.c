@@ -73,19 +73,30 @@ static void let_go_of_upstream(struct dv_gw_req *r, enum dv_link_reset why)
 
 /* ---- the end ---- */
 
+/* What it waited for: a free slot, or a replica to start.  A wait that began where no replica was is a start,
+ * at the agent too. */
+void dv_gw_req_waits(const struct dv_gw_req *r, uint64_t now_ns, uint64_t *out_queue_us,
+                     uint64_t *out_start_us)
+{
+    uint64_t us = ((r->started_ns ? r->started_ns : now_ns) - r->arrived_ns) / 1000;
+    *out_queue_us = r->met_none ? 0 : us;
+    *out_start_us = r->start_us + (r->met_none ? us : 0);
+}
+
 static void log_access(const struct dv_gw_req *r, uint64_t now)
 {
     struct dv_gw_loop *l = r->conn->loop;
     if (!l->log)
         return;
-    uint64_t started = r->started_ns ? r->started_ns : now;
+    uint64_t queue_us, start_us;
+    dv_gw_req_waits(r, now, &queue_us, &start_us);
     struct dv_access a = {.wall_ns = dv_gw_wall_ns(l),
                           .status = r->status,
                           .bytes_in = r->bytes_in,
                           .bytes_out = r->bytes_out,
                           .total_us = (now - r->arrived_ns) / 1000,
-                          .queue_us = r->fn ? (started - r->arrived_ns) / 1000 : 0,
-                          .start_us = r->start_us,
+                          .queue_us = r->fn ? queue_us : 0,
+                          .start_us = start_us,
                           .run_us = r->run_us,
                           .attempts = r->attempts,
                           .method = dv_gw_req_method(r),
@@ -260,6 +271,7 @@ static void admit(struct dv_gw_req *r)
     dv_live_add(&cell->arrived, 1);
     dv_live_set(&cell->last_activity_ns, r->arrived_ns);
     r->state = GW_REQ_WAITING;
+    r->met_none = f->queue.n_replicas == 0;
     int rc = dv_queue_admit(&f->queue, &r->waiter, r->arrived_ns, &s);
     if (rc == DV_OK) {
         dv_gw_request_run(r, s);

@@ -22,6 +22,11 @@ def ready(name, count):
     return status["ready"] == count and status["wanted"] == count
 
 
+def server_timing(answer):
+    parts = (p.strip().split(";dur=") for p in answer.headers["server-timing"].split(","))
+    return {name: float(ms) for name, ms in parts}
+
+
 def nothing_runs():
     return not cluster.containers()
 
@@ -37,6 +42,10 @@ def a_request_that_meets_no_replica_waits_for_one_and_is_answered():
     equal((answer.status, answer.text), (200, "Hello, Davit!\n"))
     for header in ("x-call-id", "server-timing"):
         assert header in answer.headers, f"no {header} in {answer.headers}"
+    timing = server_timing(answer)
+    assert timing["start"] > 20 and timing["queue"] < 1, f"the wait was a start: {timing}"
+    timing = server_timing(cluster.invoke("hello"))
+    assert timing["start"] < 20, f"nothing had to start: {timing}"
     equal(len(cluster.containers("hello")), 1, "containers after it")
     assert took < 5, f"from zero took {took:.1f} s"
     wait_until("zero again after 1 s of idleness", nothing_runs, 20)
