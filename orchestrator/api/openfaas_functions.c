@@ -189,7 +189,7 @@ int dv_of_functions_delete(struct dv_api_call *c, struct dv_err *err)
 }
 
 /* OpenFaaS clients may name any number: it is brought into the function's range.  0 lets it sleep until the
- * next request.  What they set is the number for now, not a pin: the autoscaler goes on from there. */
+ * next request.  What they set is no pin: the autoscaler goes on from there. */
 static int64_t in_range(const struct dv_scale *s, double replicas)
 {
     if (replicas <= 0)

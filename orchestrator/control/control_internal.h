@@ -93,6 +93,14 @@ void ctl_event(struct dv_control *c, uint64_t fn_uid, const char *kind, const ch
                uint64_t node);
 void ctl_fn_awake(struct dv_control *c, uint64_t fn_uid); /* the override 0 is spent */
 size_t ctl_fns_in(const struct dv_control *c, struct dv_sv ns);
+int ctl_fn_insert(struct dv_control *c, struct ctl_def *v); /* takes v, whatever comes of it */
+void ctl_fn_drop(struct dv_control *c, struct ctl_fn *f);   /* out of memory, core and gateway */
+/* The version that follows `have` (NULL: the first one), with a copy of spec.  DV_OK or DV_E_NOMEM. */
+int ctl_def_new(struct dv_control *c, const struct dv_fn_spec *spec, const struct ctl_fn *have,
+                struct ctl_def **out);
+void ctl_def_free(struct ctl_def *v); /* NULL is fine */
+/* Add v to what w writes. */
+int ctl_def_write(struct ctl_write *w, const struct ctl_def *v, uint64_t if_revision);
 
 /* ---- nodes ---- */
 

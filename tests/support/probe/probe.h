@@ -47,7 +47,7 @@ struct conn {
     char trailers[TRAILER_BYTES];
     size_t n_trailers;
     size_t kept;  /* of a piece of an upgraded stream, at its end: to be offered again with more */
-    bool is_deaf; /* reads nothing for now */
+    bool is_deaf; /* reads nothing while set */
     /* the answer */
     bool is_answered; /* all of it stands in out */
     bool close_after, shut_after;
