@@ -13,6 +13,7 @@
 #include "proto/base/str.h"
 
 struct cJSON;
+struct cli_table;
 
 /* Exit codes; documented in `davit help` and README.md. */
 enum cli_exit {
@@ -137,6 +138,14 @@ int cli_send(struct cli *c, const struct cli_call *call, struct cli_reply *out);
 /* The same, and an answer other than 2xx is explained on stderr and turned into an exit code. */
 int cli_do(struct cli *c, const struct cli_call *call, struct cli_reply *out);
 int cli_get(struct cli *c, const char *path, struct cli_reply *out);
+/* GET path and show it: as it came with -o json, otherwise a table of the items below key, a row each. */
+int cli_show_list(struct cli *c, const char *path, const char *key, const char *const *columns,
+                  size_t n_columns,
+                  void (*row)(struct cli *c, struct cli_table *t, const struct cJSON *item));
+/* DELETE path(word) for every word, "kind word done" for each that went; all are tried, the first exit code
+ * other than CLI_OK is the command's. */
+int cli_remove_each(struct cli *c, const struct cli_list *words, const char *kind, const char *done,
+                    const char *(*path)(struct cli *c, const char *name));
 /* Explain an answer that is not 2xx: detail, field, what to do. */
 int cli_explain(struct cli *c, const struct cli_reply *r);
 void cli_reply_free(struct cli_reply *r);
@@ -158,14 +167,12 @@ void cli_fn_split(struct cli *c, const char *word, const char **out_name, const 
 const struct cJSON *cli_json_at(const struct cJSON *root, const char *path);
 const char *cli_json_text(const struct cJSON *root, const char *path, const char *fallback);
 int64_t cli_json_int(const struct cJSON *root, const char *path, int64_t fallback);
-bool cli_json_true(const struct cJSON *root, const char *path);
 /* The list inside an answer: itself, or its member of this name. */
 const struct cJSON *cli_json_items(const struct cJSON *root, const char *name);
 void cli_json_print(const struct cJSON *root);                   /* indented, to stdout */
 char *cli_json_compact(struct cli *c, const struct cJSON *root); /* in the arena */
 
 /* ---- tables: table.c ---- */
-struct cli_table;
 struct cli_table *cli_table_new(struct cli *c, const char *const *columns, size_t n);
 void cli_table_cell(struct cli_table *t,
                     const char *text); /* next cell of the row; NULL and "" show as "-" */

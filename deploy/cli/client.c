@@ -257,3 +257,37 @@ const char *cli_fn_path(struct cli *c, const char *word, const char *suffix)
     return cli_format(c, "/v1/functions/%s%s%s%s", cli_escape(c, name), suffix, ns ? "?namespace=" : "",
                       ns ? cli_escape(c, ns) : "");
 }
+
+int cli_show_list(struct cli *c, const char *path, const char *key, const char *const *columns,
+                  size_t n_columns, void (*row)(struct cli *c, struct cli_table *t, const struct cJSON *item))
+{
+    CLI_AUTO_REPLY reply = {0};
+    int code = cli_get(c, path, &reply);
+    if (code)
+        return code;
+    if (c->format == CLI_JSON) {
+        cli_json_print(reply.json);
+        return CLI_OK;
+    }
+    struct cli_table *t = cli_table_new(c, columns, n_columns);
+    const cJSON *item, *items = cli_json_items(reply.json, key);
+    cJSON_ArrayForEach (item, items)
+        row(c, t, item);
+    cli_table_print(t);
+    return CLI_OK;
+}
+
+int cli_remove_each(struct cli *c, const struct cli_list *words, const char *kind, const char *done,
+                    const char *(*path)(struct cli *c, const char *name))
+{
+    int code = CLI_OK;
+    for (size_t i = 0; i < words->n; i++) {
+        CLI_AUTO_REPLY reply = {0};
+        int one = cli_do(
+            c, &(struct cli_call){.method = "DELETE", .path = path(c, words->v[i]), .timeout_s = 60}, &reply);
+        if (one == CLI_OK)
+            cli_note("%s %s %s", kind, words->v[i], done);
+        code = code ? code : one;
+    }
+    return code;
+}

@@ -29,40 +29,23 @@ int cli_cmd_registry_login(struct cli *c, void *args, const struct cli_list *wor
     return code;
 }
 
+static void registry_row(struct cli *c, struct cli_table *t, const cJSON *r)
+{
+    (void)c;
+    cli_table_cell(t, cli_json_text(r, "server", "?"));
+    cli_table_cell(t, cli_json_text(r, "username", "?"));
+}
+
 int cli_cmd_registry_list(struct cli *c, void *args, const struct cli_list *words)
 {
     static const char *const columns[] = {"SERVER", "USER"};
     (void)args;
     (void)words;
-    CLI_AUTO_REPLY reply = {0};
-    int code = cli_get(c, "/v1/registries", &reply);
-    if (code)
-        return code;
-    if (c->format == CLI_JSON) {
-        cli_json_print(reply.json);
-        return CLI_OK;
-    }
-    struct cli_table *t = cli_table_new(c, columns, DV_COUNT(columns));
-    const cJSON *r, *items = cli_json_items(reply.json, "registries");
-    cJSON_ArrayForEach (r, items) {
-        cli_table_cell(t, cli_json_text(r, "server", "?"));
-        cli_table_cell(t, cli_json_text(r, "username", "?"));
-    }
-    cli_table_print(t);
-    return CLI_OK;
+    return cli_show_list(c, "/v1/registries", "registries", columns, DV_COUNT(columns), registry_row);
 }
 
 int cli_cmd_registry_remove(struct cli *c, void *args, const struct cli_list *words)
 {
-    int code = CLI_OK;
     (void)args;
-    for (size_t i = 0; i < words->n; i++) {
-        CLI_AUTO_REPLY reply = {0};
-        struct cli_call call = {.method = "DELETE", .path = registry_path(c, words->v[i]), .timeout_s = 60};
-        int one = cli_do(c, &call, &reply);
-        if (one == CLI_OK)
-            cli_note("registry %s forgotten", words->v[i]);
-        code = code ? code : one;
-    }
-    return code;
+    return cli_remove_each(c, words, "registry", "forgotten", registry_path);
 }

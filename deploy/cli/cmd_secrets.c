@@ -68,49 +68,25 @@ int cli_cmd_secret_update(struct cli *c, void *args, const struct cli_list *word
     return put_secret(c, args, words->v[0], "PUT");
 }
 
+static void secret_row(struct cli *c, struct cli_table *t, const cJSON *s)
+{
+    cli_table_cell(t, cli_json_text(s, "name", "?"));
+    cli_table_cell(t, cli_json_text(s, "namespace", "default"));
+    cli_table_cell(t, cli_format(c, "%s ago", cli_age(c, cli_json_int(s, "updated_ms", 0))));
+}
+
 int cli_cmd_secret_list(struct cli *c, void *args, const struct cli_list *words)
 {
     static const char *const columns[] = {"NAME", "NAMESPACE", "UPDATED"};
     (void)args;
     (void)words;
-    CLI_AUTO_REPLY reply = {0};
-    int code = cli_get(c, secrets_path(c, NULL), &reply);
-    if (code)
-        return code;
-    if (c->format == CLI_JSON) {
-        cli_json_print(reply.json);
-        return CLI_OK;
-    }
-    struct cli_table *t = cli_table_new(c, columns, DV_COUNT(columns));
-    const cJSON *s, *items = cli_json_items(reply.json, "secrets");
-    cJSON_ArrayForEach (s, items) {
-        cli_table_cell(t, cli_json_text(s, "name", "?"));
-        cli_table_cell(t, cli_json_text(s, "namespace", "default"));
-        cli_table_cell(t, cli_format(c, "%s ago", cli_age(c, cli_json_int(s, "updated_ms", 0))));
-    }
-    cli_table_print(t);
-    return CLI_OK;
-}
-
-static int remove_each(struct cli *c, const struct cli_list *words, const char *kind,
-                       const char *(*path)(struct cli *c, const char *name))
-{
-    int code = CLI_OK;
-    for (size_t i = 0; i < words->n; i++) {
-        CLI_AUTO_REPLY reply = {0};
-        int one = cli_do(
-            c, &(struct cli_call){.method = "DELETE", .path = path(c, words->v[i]), .timeout_s = 60}, &reply);
-        if (one == CLI_OK)
-            cli_note("%s %s removed", kind, words->v[i]);
-        code = code ? code : one;
-    }
-    return code;
+    return cli_show_list(c, secrets_path(c, NULL), "secrets", columns, DV_COUNT(columns), secret_row);
 }
 
 int cli_cmd_secret_remove(struct cli *c, void *args, const struct cli_list *words)
 {
     (void)args;
-    return remove_each(c, words, "secret", secrets_path);
+    return cli_remove_each(c, words, "secret", "removed", secrets_path);
 }
 
 /* ---------------------------------------------------------------- namespaces */
@@ -137,31 +113,22 @@ int cli_cmd_ns_create(struct cli *c, void *args, const struct cli_list *words)
     return code;
 }
 
+static void namespace_row(struct cli *c, struct cli_table *t, const cJSON *ns)
+{
+    cli_table_cell(t, cli_json_text(ns, "name", "?"));
+    cli_table_cell(t, cli_age(c, cli_json_int(ns, "created_ms", 0)));
+}
+
 int cli_cmd_ns_list(struct cli *c, void *args, const struct cli_list *words)
 {
     static const char *const columns[] = {"NAME", "AGE"};
     (void)args;
     (void)words;
-    CLI_AUTO_REPLY reply = {0};
-    int code = cli_get(c, "/v1/namespaces", &reply);
-    if (code)
-        return code;
-    if (c->format == CLI_JSON) {
-        cli_json_print(reply.json);
-        return CLI_OK;
-    }
-    struct cli_table *t = cli_table_new(c, columns, DV_COUNT(columns));
-    const cJSON *ns, *items = cli_json_items(reply.json, "namespaces");
-    cJSON_ArrayForEach (ns, items) {
-        cli_table_cell(t, cli_json_text(ns, "name", "?"));
-        cli_table_cell(t, cli_age(c, cli_json_int(ns, "created_ms", 0)));
-    }
-    cli_table_print(t);
-    return CLI_OK;
+    return cli_show_list(c, "/v1/namespaces", "namespaces", columns, DV_COUNT(columns), namespace_row);
 }
 
 int cli_cmd_ns_remove(struct cli *c, void *args, const struct cli_list *words)
 {
     (void)args;
-    return remove_each(c, words, "namespace", namespace_path);
+    return cli_remove_each(c, words, "namespace", "removed", namespace_path);
 }

@@ -37,11 +37,6 @@ int64_t cli_json_int(const struct cJSON *root, const char *path, int64_t fallbac
     return fallback;
 }
 
-bool cli_json_true(const struct cJSON *root, const char *path)
-{
-    return cJSON_IsTrue(cli_json_at(root, path));
-}
-
 const struct cJSON *cli_json_items(const struct cJSON *root, const char *name)
 {
     return cJSON_IsArray(root) ? root : cli_json_at(root, name);
