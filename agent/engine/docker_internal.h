@@ -63,6 +63,13 @@ const struct dv_err *dk_no_memory(void);
 /* Add s to a path or query, escaped but for unreserved characters and those in `keep`. */
 void dk_escape(struct dv_buf *b, const char *s, const char *keep);
 
+/* The two ends of an inspection: GET <noun><name>/json, the name escaped but for `keep`; and its answer, read
+ * into out (and arena) by `read`, which may only run out of memory.  Returns code or what reading came to. */
+void dk_inspect_send(struct dk_job *j, const char *noun, const char *name, const char *keep);
+int dk_inspect_read(const struct dk_job *j, int code, struct dv_sv body,
+                    int (*read)(const struct cJSON *v, struct dv_arena *a, void *out), struct dv_arena *arena,
+                    void *out, struct dv_err *err);
+
 /* ---- JSON of an answer: absent or of another type reads as the empty value ---- */
 int dk_parse(struct dv_sv body, struct cJSON **out,
              struct dv_err *err); /* DV_OK, DV_E_ENGINE or DV_E_NOMEM */

@@ -137,3 +137,25 @@ void dk_escape(struct dv_buf *b, const char *s, const char *keep)
             (void)dv_buf_addf(b, "%%%c%c", hex[c >> 4], hex[c & 15]);
     }
 }
+
+void dk_inspect_send(struct dk_job *j, const char *noun, const char *name, const char *keep)
+{
+    DV_AUTO_BUF struct dv_buf path = DV_BUF_INIT;
+    (void)dv_buf_add_c(&path, noun);
+    dk_escape(&path, name, keep);
+    (void)dv_buf_add_c(&path, "/json");
+    dk_send(j, "GET", &path, dv_sv(NULL, 0), NULL, DK_CALL_TIMEOUT_MS);
+}
+
+int dk_inspect_read(const struct dk_job *j, int code, struct dv_sv body,
+                    int (*read)(const struct cJSON *v, struct dv_arena *a, void *out), struct dv_arena *arena,
+                    void *out, struct dv_err *err)
+{
+    struct cJSON *tree = NULL;
+    if (code == DV_OK)
+        code = dk_parse(body, &tree, err);
+    if (code == DV_OK && read(tree, arena, out))
+        code = dv_err_set(err, DV_E_NOMEM, "%s", j->what);
+    cJSON_Delete(tree);
+    return code;
+}

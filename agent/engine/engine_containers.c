@@ -232,8 +232,9 @@ static void copy_name(char out[80], const char *name)
     (void)dv_copy(out, 80, name + (name[0] == '/'));
 }
 
-static int read_inspected(const struct cJSON *v, struct dv_arena *a, struct dv_engine_container *c)
+static int read_inspected(const struct cJSON *v, struct dv_arena *a, void *out)
 {
+    struct dv_engine_container *c = out;
     const struct cJSON *state = dk_get(v, "State");
     (void)dv_copy(c->id, sizeof(c->id), dk_str(v, "Id"));
     copy_name(c->name, dk_str(v, "Name"));
@@ -257,12 +258,7 @@ static void inspect_answer(struct dk_job *j, int code, struct dv_sv body, struct
     struct inspect_job *q = DV_CONTAINER_OF(j, struct inspect_job, job);
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_engine_container c = {0};
-    struct cJSON *tree = NULL;
-    if (code == DV_OK)
-        code = dk_parse(body, &tree, err);
-    if (code == DV_OK && read_inspected(tree, &arena, &c))
-        code = dv_err_set(err, DV_E_NOMEM, "%s", j->what);
-    cJSON_Delete(tree);
+    code = dk_inspect_read(j, code, body, read_inspected, &arena, &c, err);
     q->done(j->ctx, code, code ? NULL : &c, code ? err : NULL);
 }
 
@@ -278,11 +274,7 @@ void dk_inspect(struct dv_engine *e, const char *id,
     }
     q->done = done;
     (void)snprintf(q->job.what, sizeof(q->job.what), "inspecting container %.12s", id);
-    DV_AUTO_BUF struct dv_buf path = DV_BUF_INIT;
-    (void)dv_buf_add_c(&path, "/containers/");
-    dk_escape(&path, id, "");
-    (void)dv_buf_add_c(&path, "/json");
-    dk_send(&q->job, "GET", &path, dv_sv(NULL, 0), NULL, DK_CALL_TIMEOUT_MS);
+    dk_inspect_send(&q->job, "/containers/", id, "");
 }
 
 /* "Exited (137) 2 minutes ago": a listing has no other place for the code. */

@@ -74,12 +74,6 @@ void dv_engine_fake_on_start(struct dv_engine_fake *f,
     f->on_start_ctx = ctx;
 }
 
-void dv_engine_fake_on_exit(struct dv_engine_fake *f, void (*fn)(void *ctx, const char *id), void *ctx)
-{
-    f->on_exit = fn;
-    f->on_exit_ctx = ctx;
-}
-
 void dv_engine_fake_exit(struct dv_engine_fake *f, const char *id, int64_t exit_code, bool is_oom)
 {
     struct container *c = dv_fake_find(f, id);

@@ -53,7 +53,6 @@ struct dv_engine_fake_started {
 };
 void dv_engine_fake_on_start(struct dv_engine_fake *f,
                              void (*fn)(void *ctx, struct dv_engine_fake_started *s), void *ctx);
-void dv_engine_fake_on_exit(struct dv_engine_fake *f, void (*fn)(void *ctx, const char *id), void *ctx);
 
 /* The container's process ends by itself; id may be a name. */
 void dv_engine_fake_exit(struct dv_engine_fake *f, const char *id, int64_t exit_code, bool is_oom);

@@ -30,8 +30,9 @@ static int64_t lowest_port(const struct cJSON *exposed)
     return lowest;
 }
 
-static int read_image(const struct cJSON *v, struct dv_arena *a, struct dv_engine_image *img)
+static int read_image(const struct cJSON *v, struct dv_arena *a, void *out)
 {
+    struct dv_engine_image *img = out;
     const struct cJSON *config = dk_get(v, "Config");
     (void)dv_copy(img->id, sizeof(img->id), dk_str(v, "Id"));
     (void)dv_copy(img->arch, sizeof(img->arch), dk_str(v, "Architecture"));
@@ -51,12 +52,7 @@ static void inspect_answer(struct dk_job *j, int code, struct dv_sv body, struct
     struct inspect_job *q = DV_CONTAINER_OF(j, struct inspect_job, job);
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_engine_image img = {0};
-    struct cJSON *tree = NULL;
-    if (code == DV_OK)
-        code = dk_parse(body, &tree, err);
-    if (code == DV_OK && read_image(tree, &arena, &img))
-        code = dv_err_set(err, DV_E_NOMEM, "%s", j->what);
-    cJSON_Delete(tree);
+    code = dk_inspect_read(j, code, body, read_image, &arena, &img, err);
     q->done(j->ctx, code, code ? NULL : &img, code ? err : NULL);
 }
 
@@ -72,11 +68,7 @@ void dk_image_inspect(struct dv_engine *e, const char *image,
     }
     q->done = done;
     (void)snprintf(q->job.what, sizeof(q->job.what), "looking for image %s", image);
-    DV_AUTO_BUF struct dv_buf path = DV_BUF_INIT;
-    (void)dv_buf_add_c(&path, "/images/");
-    dk_escape(&path, image, "/:@");
-    (void)dv_buf_add_c(&path, "/json");
-    dk_send(&q->job, "GET", &path, dv_sv(NULL, 0), NULL, DK_CALL_TIMEOUT_MS);
+    dk_inspect_send(&q->job, "/images/", image, "/:@");
 }
 
 /* ---- pull ---- */

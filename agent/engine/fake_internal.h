@@ -61,8 +61,6 @@ struct dv_engine_fake {
     bool is_down;
     void (*on_start)(void *ctx, struct dv_engine_fake_started *s);
     void *on_start_ctx;
-    void (*on_exit)(void *ctx, const char *id);
-    void *on_exit_ctx;
 };
 
 static inline struct dv_engine_fake *dv_fake_of(struct dv_engine *e)

@@ -148,8 +148,6 @@ void dv_fake_end_process(struct container *c, int64_t code, bool is_oom)
     c->seen.oom_killed = is_oom;
     c->seen.pid = 0;
     c->seen.address[0] = '\0';
-    if (c->f->on_exit)
-        c->f->on_exit(c->f->on_exit_ctx, c->seen.id);
     if (is_oom)
         dv_fake_tell_event(c->f, c, "oom");
     dv_fake_tell_event(c->f, c, "die");
