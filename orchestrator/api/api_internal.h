@@ -118,6 +118,24 @@ void dv_jw_kvs(struct dv_jw *w, const char *key, const struct dv_kvs *m);
 void dv_jw_strs(struct dv_jw *w, const char *key, const struct dv_strs *l);
 void dv_jw_wire(struct dv_jw *w, const char *key, const struct dv_wire_type *t, const void *msg);
 
+/* ---- what both faces do with namespaces and secrets ---- */
+/* Answers with the namespace `name` as put writes it.  false: there is none, and nothing was answered. */
+bool dv_api_ns_reply(struct dv_api *a, struct dv_http_req *req, const char *name, int status,
+                     void (*put)(struct dv_jw *w, const struct dv_ns_view *ns));
+/* Writes ns under `name`; ns->name is what the client calls it.  ok finds name in op->name. */
+int dv_api_ns_write(struct dv_api_call *c, const char *name, const struct dv_ns_put *ns, bool create,
+                    int status, void (*ok)(struct dv_api_op *op), struct dv_err *err);
+int dv_api_ns_remove(struct dv_api_call *c, const char *name, int status, struct dv_err *err);
+/* Decoded into the request's arena.  DV_OK; DV_INVALID: not base64 (err is left to the caller); DV_E_NOMEM.
+ */
+int dv_api_base64(struct dv_api_call *c, const char *text, struct dv_sv *out, struct dv_err *err);
+/* Writes a secret; ok finds its names in op->ns and op->name. */
+int dv_api_secret_write(struct dv_api_call *c, const char *ns, const char *name, struct dv_sv value,
+                        enum dv_put_mode mode, int status, void (*ok)(struct dv_api_op *op),
+                        struct dv_err *err);
+int dv_api_secret_remove(struct dv_api_call *c, struct dv_sv ns, const char *name, int status,
+                         struct dv_err *err);
+
 /* ---- shared renderings ---- */
 void dv_api_put_function(struct dv_jw *w, struct dv_api *a, const struct dv_function *fn, bool with_replicas);
 void dv_api_put_replicas(struct dv_jw *w, struct dv_api *a, const char *key, uint64_t fn_uid, const char *ns);
@@ -125,8 +143,9 @@ uint64_t dv_api_invocations(struct dv_api *a, uint64_t fn_uid, const struct dv_f
 bool dv_api_matches_labels(struct dv_api_call *c, const struct dv_kvs *labels);
 
 /* ---- OpenFaaS (openfaas_map.c) ---- */
-const char *dv_of_ns_in(const char *ns);  /* "openfaas-fn", "" and NULL -> "default" */
-const char *dv_of_ns_out(const char *ns); /* "default" -> "openfaas-fn" */
+const char *dv_of_ns_in(const char *ns);                         /* "openfaas-fn", "" and NULL -> "default" */
+const char *dv_of_ns_out(const char *ns);                        /* "default" -> "openfaas-fn" */
+const char *dv_of_text(const struct cJSON *o, const char *name); /* NULL: absent, empty or no text */
 /* A FunctionDeployment as a finished spec. */
 int dv_of_spec(const struct cJSON *deployment, struct dv_arena *arena, struct dv_fn_spec *out,
                struct dv_err *err);

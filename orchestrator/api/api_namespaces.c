@@ -36,6 +36,7 @@ int dv_api_ns_list(struct dv_api_call *c, struct dv_err *err)
 struct find_ctx {
     const char *name;
     struct dv_jw *w;
+    void (*put)(struct dv_jw *w, const struct dv_ns_view *ns);
     bool found;
 };
 
@@ -44,21 +45,28 @@ static int put_if_it(void *ctx, const struct dv_ns_view *ns)
     struct find_ctx *f = ctx;
     f->found = strcmp(ns->name, f->name) == 0;
     if (f->found)
-        put_ns(f->w, ns);
+        f->put(f->w, ns);
     return f->found;
+}
+
+bool dv_api_ns_reply(struct dv_api *a, struct dv_http_req *req, const char *name, int status,
+                     void (*put)(struct dv_jw *w, const struct dv_ns_view *ns))
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    struct dv_jw w = {.b = &b};
+    struct find_ctx f = {.name = name, .w = &w, .put = put};
+    dv_control_ns_each(a->cfg.control, put_if_it, &f);
+    if (f.found)
+        dv_api_reply_json(req, status, &b);
+    return f.found;
 }
 
 static int reply_ns(struct dv_api *a, struct dv_http_req *req, const char *name, int status,
                     struct dv_err *err)
 {
-    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
-    struct dv_jw w = {.b = &b};
-    struct find_ctx f = {.name = name, .w = &w};
-    dv_control_ns_each(a->cfg.control, put_if_it, &f);
-    if (!f.found)
-        return dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%.64s\"", name);
-    dv_api_reply_json(req, status, &b);
-    return DV_OK;
+    return dv_api_ns_reply(a, req, name, status, put_ns)
+               ? DV_OK
+               : dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%.64s\"", name);
 }
 
 int dv_api_ns_get(struct dv_api_call *c, struct dv_err *err)
@@ -87,23 +95,27 @@ static int read_ns(struct dv_api_call *c, struct dv_ns_put *out, struct dv_err *
     return rc;
 }
 
+int dv_api_ns_write(struct dv_api_call *c, const char *name, const struct dv_ns_put *ns, bool create,
+                    int status, void (*ok)(struct dv_api_op *op), struct dv_err *err)
+{
+    if (!create && !dv_control_ns_exists(c->api->cfg.control, dv_sv_c(name)))
+        return dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%s\"", ns->name);
+    struct dv_api_op *op = dv_api_op_new(c, ok);
+    if (!op)
+        return dv_api_no_memory(err);
+    op->status = status;
+    op->name = dv_arena_strdup(&op->arena, name);
+    int rc = op->name ? dv_control_ns_put(c->api->cfg.control, dv_sv_c(op->name), &ns->labels,
+                                          &ns->annotations, create, dv_api_op_done, op, err)
+                      : dv_api_no_memory(err);
+    return dv_api_op_sent(op, rc, err);
+}
+
 static int write_ns(struct dv_api_call *c, bool create, int status, struct dv_err *err)
 {
     struct dv_ns_put ns;
     int rc = read_ns(c, &ns, err);
-    if (!rc && !create && !dv_control_ns_exists(c->api->cfg.control, dv_sv_c(ns.name)))
-        rc = dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%s\"", ns.name);
-    if (rc)
-        return rc;
-    struct dv_api_op *op = dv_api_op_new(c, ok_ns);
-    if (!op)
-        return dv_api_no_memory(err);
-    op->status = status;
-    op->name = dv_arena_strdup(&op->arena, ns.name);
-    rc = op->name ? dv_control_ns_put(c->api->cfg.control, dv_sv_c(op->name), &ns.labels, &ns.annotations,
-                                      create, dv_api_op_done, op, err)
-                  : dv_api_no_memory(err);
-    return dv_api_op_sent(op, rc, err);
+    return rc ? rc : dv_api_ns_write(c, ns.name, &ns, create, status, ok_ns, err);
 }
 
 int dv_api_ns_create(struct dv_api_call *c, struct dv_err *err)
@@ -116,12 +128,17 @@ int dv_api_ns_put(struct dv_api_call *c, struct dv_err *err)
     return write_ns(c, false, 200, err);
 }
 
-int dv_api_ns_delete(struct dv_api_call *c, struct dv_err *err)
+int dv_api_ns_remove(struct dv_api_call *c, const char *name, int status, struct dv_err *err)
 {
     struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
     if (!op)
         return dv_api_no_memory(err);
-    op->status = 204;
+    op->status = status;
     return dv_api_op_sent(
-        op, dv_control_ns_delete(c->api->cfg.control, dv_sv_c(c->arg), dv_api_op_done, op, err), err);
+        op, dv_control_ns_delete(c->api->cfg.control, dv_sv_c(name), dv_api_op_done, op, err), err);
+}
+
+int dv_api_ns_delete(struct dv_api_call *c, struct dv_err *err)
+{
+    return dv_api_ns_remove(c, c->arg, 204, err);
 }

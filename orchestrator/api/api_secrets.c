@@ -57,6 +57,19 @@ static int read_secret(struct dv_api_call *c, struct dv_secret_put *out, struct 
     return rc;
 }
 
+int dv_api_base64(struct dv_api_call *c, const char *text, struct dv_sv *out, struct dv_err *err)
+{
+    struct dv_sv in = dv_sv_c(text);
+    char *raw = dv_arena_alloc(c->arena, in.n / 4 * 3 + 1);
+    if (!raw)
+        return dv_api_no_memory(err);
+    ptrdiff_t n = dv_base64_decode(in, raw);
+    if (n < 0)
+        return DV_INVALID;
+    *out = dv_sv(raw, (size_t)n);
+    return DV_OK;
+}
+
 /* The value's bytes, in the request's arena. */
 static int secret_bytes(struct dv_api_call *c, const struct dv_secret_put *s, struct dv_sv *out,
                         struct dv_err *err)
@@ -65,16 +78,27 @@ static int secret_bytes(struct dv_api_call *c, const struct dv_secret_put *s, st
         *out = dv_sv_c(s->value);
         return DV_OK;
     }
-    struct dv_sv text = dv_sv_c(s->value_base64);
-    char *raw = dv_arena_alloc(c->arena, text.n / 4 * 3 + 1);
-    if (!raw)
+    int rc = dv_api_base64(c, s->value_base64, out, err);
+    return rc == DV_INVALID ? dv_err_field(err, rc, "value_base64",
+                                           "value_base64: this is not base64 (RFC 4648, with padding)")
+                            : rc;
+}
+
+int dv_api_secret_write(struct dv_api_call *c, const char *ns, const char *name, struct dv_sv value,
+                        enum dv_put_mode mode, int status, void (*ok)(struct dv_api_op *op),
+                        struct dv_err *err)
+{
+    struct dv_api_op *op = dv_api_op_new(c, ok);
+    if (!op)
         return dv_api_no_memory(err);
-    ptrdiff_t n = dv_base64_decode(text, raw);
-    if (n < 0)
-        return dv_err_field(err, DV_INVALID, "value_base64",
-                            "value_base64: this is not base64 (RFC 4648, with padding)");
-    *out = dv_sv(raw, (size_t)n);
-    return DV_OK;
+    op->status = status;
+    op->ns = dv_arena_strdup(&op->arena, ns);
+    op->name = dv_arena_strdup(&op->arena, name);
+    int rc = op->ns && op->name
+                 ? dv_control_secret_put(c->api->cfg.control, dv_sv_c(op->ns), dv_sv_c(op->name), value, mode,
+                                         dv_api_op_done, op, err)
+                 : dv_api_no_memory(err);
+    return dv_api_op_sent(op, rc, err);
 }
 
 static int put_secret(struct dv_api_call *c, enum dv_put_mode mode, int status, struct dv_err *err)
@@ -84,18 +108,7 @@ static int put_secret(struct dv_api_call *c, enum dv_put_mode mode, int status, 
     int rc = read_secret(c, &s, err);
     if (!rc)
         rc = secret_bytes(c, &s, &value, err);
-    if (rc)
-        return rc;
-    struct dv_api_op *op = dv_api_op_new(c, ok_secret);
-    if (!op)
-        return dv_api_no_memory(err);
-    op->status = status;
-    op->ns = dv_arena_strdup(&op->arena, s.ns);
-    op->name = dv_arena_strdup(&op->arena, s.name);
-    rc = op->ns && op->name ? dv_control_secret_put(c->api->cfg.control, dv_sv_c(op->ns), dv_sv_c(op->name),
-                                                    value, mode, dv_api_op_done, op, err)
-                            : dv_api_no_memory(err);
-    return dv_api_op_sent(op, rc, err);
+    return rc ? rc : dv_api_secret_write(c, s.ns, s.name, value, mode, status, ok_secret, err);
 }
 
 int dv_api_secret_post(struct dv_api_call *c, struct dv_err *err)
@@ -108,16 +121,20 @@ int dv_api_secret_put(struct dv_api_call *c, struct dv_err *err)
     return put_secret(c, DV_PUT_REPLACE, 200, err);
 }
 
-int dv_api_secret_delete(struct dv_api_call *c, struct dv_err *err)
+int dv_api_secret_remove(struct dv_api_call *c, struct dv_sv ns, const char *name, int status,
+                         struct dv_err *err)
 {
     struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
     if (!op)
         return dv_api_no_memory(err);
-    op->status = 204;
+    op->status = status;
     return dv_api_op_sent(
-        op,
-        dv_control_secret_delete(c->api->cfg.control, dv_api_ns(c), dv_sv_c(c->arg), dv_api_op_done, op, err),
-        err);
+        op, dv_control_secret_delete(c->api->cfg.control, ns, dv_sv_c(name), dv_api_op_done, op, err), err);
+}
+
+int dv_api_secret_delete(struct dv_api_call *c, struct dv_err *err)
+{
+    return dv_api_secret_remove(c, dv_api_ns(c), c->arg, 204, err);
 }
 
 /* ---------------------------------------------------------------- registries */

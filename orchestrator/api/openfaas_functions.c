@@ -154,16 +154,10 @@ int dv_of_functions_update(struct dv_api_call *c, struct dv_err *err)
 
 /* ---------------------------------------------------------------- delete, scale */
 
-static const char *text_of(const cJSON *o, const char *name)
-{
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
-    return cJSON_IsString(v) && *v->valuestring ? v->valuestring : NULL;
-}
-
 /* The namespace stands in the body, or, from older clients, in the query. */
 static const char *ns_of(struct dv_api_call *c, const cJSON *body)
 {
-    const char *ns = text_of(body, "namespace");
+    const char *ns = dv_of_text(body, "namespace");
     return ns ? ns : dv_http_param(c->req, "namespace");
 }
 
@@ -174,7 +168,7 @@ int dv_of_functions_delete(struct dv_api_call *c, struct dv_err *err)
     int rc = dv_api_body_tree(c, &body, err);
     if (rc)
         return rc;
-    rc = find_fn(c, text_of(body, "functionName"), ns_of(c, body), &fn, err);
+    rc = find_fn(c, dv_of_text(body, "functionName"), ns_of(c, body), &fn, err);
     cJSON_Delete(body);
     if (rc)
         return rc;

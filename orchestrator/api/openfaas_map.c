@@ -52,10 +52,9 @@ static const cJSON *member(const cJSON *o, const char *name)
     return v && !cJSON_IsNull(v) ? v : NULL;
 }
 
-/* A string of a string map; NULL when it is not there or empty. */
-static const char *text_of(const cJSON *map, const char *name)
+const char *dv_of_text(const cJSON *o, const char *name)
 {
-    const cJSON *v = member(map, name);
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
     return cJSON_IsString(v) && *v->valuestring ? v->valuestring : NULL;
 }
 
@@ -87,7 +86,7 @@ static void copy_member(struct map *m, const char *from, const char *to)
 static void map_env(struct map *m)
 {
     copy_member(m, "envVars", "env");
-    const char *process = text_of(m->in, "envProcess");
+    const char *process = dv_of_text(m->in, "envProcess");
     if (!process)
         return;
     cJSON *env = sub(m, "env");
@@ -101,7 +100,7 @@ static void map_env(struct map *m)
 static void map_resources(struct map *m, const char *name)
 {
     const cJSON *from = member(m->in, name);
-    const char *memory = text_of(from, "memory"), *cpu = text_of(from, "cpu");
+    const char *memory = dv_of_text(from, "memory"), *cpu = dv_of_text(from, "cpu");
     if (memory)
         put(m, sub(m, name), "memory", cJSON_CreateString(memory));
     if (cpu)
@@ -110,7 +109,7 @@ static void map_resources(struct map *m, const char *name)
 
 static int label_number(struct map *m, const char *label, int64_t preset, int64_t *out)
 {
-    const char *v = text_of(member(m->in, "labels"), label);
+    const char *v = dv_of_text(member(m->in, "labels"), label);
     *out = preset;
     if (v && (!dv_parse_i64(dv_sv_c(v), out) || *out < 0))
         return dv_err_field(m->err, DV_INVALID, label, "label %s must be a number, not \"%.64s\"", label, v);
@@ -119,7 +118,7 @@ static int label_number(struct map *m, const char *label, int64_t preset, int64_
 
 static int map_idle(struct map *m, cJSON *scale, bool to_zero)
 {
-    const char *label = "com.openfaas.scale.zero-duration", *v = text_of(member(m->in, "labels"), label);
+    const char *label = "com.openfaas.scale.zero-duration", *v = dv_of_text(member(m->in, "labels"), label);
     int64_t ms = 0;
     if (!to_zero)
         return DV_OK; /* as the cluster says */
@@ -135,14 +134,14 @@ static int map_idle(struct map *m, cJSON *scale, bool to_zero)
 /* max_inflight of the watchdog: what one replica takes at once; 0: not said. */
 static int64_t max_inflight(struct map *m)
 {
-    const char *text = text_of(member(m->in, "envVars"), "max_inflight");
+    const char *text = dv_of_text(member(m->in, "envVars"), "max_inflight");
     int64_t n = 0;
     return text && dv_parse_i64(dv_sv_c(text), &n) && n > 0 && n <= CONCURRENCY_MAX ? n : 0;
 }
 
 static int read_proportion(struct map *m, double *out)
 {
-    const char *label = LABEL_SCALE "target-proportion", *v = text_of(member(m->in, "labels"), label);
+    const char *label = LABEL_SCALE "target-proportion", *v = dv_of_text(member(m->in, "labels"), label);
     *out = 0.9;
     if (v && (!dv_parse_double(dv_sv_c(v), out) || *out <= 0 || *out > 1))
         return dv_err_field(m->err, DV_INVALID, label, "label %s must be above 0 and at most 1", label);
@@ -165,8 +164,8 @@ static void put_capacity(struct map *m, cJSON *scale, double wanted, int64_t con
 static int map_target(struct map *m, cJSON *scale)
 {
     const cJSON *labels = member(m->in, "labels");
-    const char *type = text_of(labels, LABEL_SCALE "type");
-    bool has_target = text_of(labels, LABEL_SCALE "target") != NULL;
+    const char *type = dv_of_text(labels, LABEL_SCALE "type");
+    bool has_target = dv_of_text(labels, LABEL_SCALE "target") != NULL;
     int64_t target, concurrency = max_inflight(m);
     double proportion;
     int rc = label_number(m, LABEL_SCALE "target", 50, &target);
@@ -209,7 +208,7 @@ int64_t dv_of_first_replicas(const struct dv_fn_spec *spec)
 
 static int map_scale(struct map *m)
 {
-    const char *zero = text_of(member(m->in, "labels"), "com.openfaas.scale.zero");
+    const char *zero = dv_of_text(member(m->in, "labels"), "com.openfaas.scale.zero");
     bool to_zero = zero && (strcmp(zero, "true") == 0 || strcmp(zero, "1") == 0);
     cJSON *scale = sub(m, "scale");
     int64_t min, max;
@@ -220,7 +219,7 @@ static int map_scale(struct map *m)
         return rc;
     max = max < 1 ? 1 : max;
     min = min < 1 ? 1 : min;
-    if (min > max && !text_of(member(m->in, "labels"), "com.openfaas.scale.max"))
+    if (min > max && !dv_of_text(member(m->in, "labels"), "com.openfaas.scale.max"))
         max = min;
     put(m, scale, "min", cJSON_CreateNumber(to_zero ? 0 : (double)min));
     put(m, scale, "max", cJSON_CreateNumber((double)max));
@@ -250,15 +249,15 @@ static void map_times(struct map *m)
 {
     const cJSON *notes = member(m->in, "annotations");
     int64_t ms;
-    if (read_time(text_of(member(m->in, "envVars"), "exec_timeout"), &ms) && ms > TIMEOUT_MS &&
+    if (read_time(dv_of_text(member(m->in, "envVars"), "exec_timeout"), &ms) && ms > TIMEOUT_MS &&
         ms <= 86400000)
         put_duration(m, m->out, "timeout", ms);
-    const char *path = text_of(notes, "com.openfaas.ready.http.path");
-    path = path ? path : text_of(notes, "com.openfaas.health.http.path");
+    const char *path = dv_of_text(notes, "com.openfaas.ready.http.path");
+    path = path ? path : dv_of_text(notes, "com.openfaas.health.http.path");
     if (path)
         put(m, sub(m, "health"), "path", cJSON_CreateString(path));
-    const char *timeout = text_of(notes, "com.openfaas.ready.http.timeoutSeconds");
-    timeout = timeout ? timeout : text_of(notes, "com.openfaas.health.http.timeoutSeconds");
+    const char *timeout = dv_of_text(notes, "com.openfaas.ready.http.timeoutSeconds");
+    timeout = timeout ? timeout : dv_of_text(notes, "com.openfaas.health.http.timeoutSeconds");
     if (read_time(timeout, &ms) && ms > 0 && ms <= 600000)
         put_duration(m, sub(m, "health"), "timeout", ms);
 }

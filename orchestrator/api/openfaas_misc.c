@@ -4,12 +4,6 @@
 #include <cjson/cJSON.h>
 #include <sys/utsname.h>
 
-static const char *text_of(const cJSON *o, const char *name)
-{
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
-    return cJSON_IsString(v) && *v->valuestring ? v->valuestring : NULL;
-}
-
 /* ---------------------------------------------------------------- info */
 
 static void put_version(struct dv_jw *w, const struct dv_api *a)
@@ -69,39 +63,25 @@ int dv_of_secrets_list(struct dv_api_call *c, struct dv_err *err)
 /* rawValue (base64) wins over value. */
 static int secret_bytes(struct dv_api_call *c, const cJSON *body, struct dv_sv *out, struct dv_err *err)
 {
-    const char *raw = text_of(body, "rawValue"), *value = text_of(body, "value");
+    const char *raw = dv_of_text(body, "rawValue"), *value = dv_of_text(body, "value");
     if (!raw) {
         *out = dv_sv_c(value ? value : "");
         return DV_OK;
     }
-    char *bytes = dv_arena_alloc(c->arena, strlen(raw) / 4 * 3 + 1);
-    if (!bytes)
-        return dv_api_no_memory(err);
-    ptrdiff_t n = dv_base64_decode(dv_sv_c(raw), bytes);
-    if (n < 0)
-        return dv_err_set(err, DV_INVALID, "rawValue is not base64");
-    *out = dv_sv(bytes, (size_t)n);
-    return DV_OK;
+    int rc = dv_api_base64(c, raw, out, err);
+    return rc == DV_INVALID ? dv_err_set(err, rc, "rawValue is not base64") : rc;
 }
 
 static int send_secret(struct dv_api_call *c, const cJSON *body, enum dv_put_mode mode, struct dv_err *err)
 {
-    const char *name = text_of(body, "name");
+    const char *name = dv_of_text(body, "name");
     struct dv_sv value;
     if (!name || !dv_name_valid(name))
         return dv_err_set(err, DV_INVALID, "name must be 1 to 63 of a-z, 0-9 and '-'");
     int rc = secret_bytes(c, body, &value, err);
-    if (rc)
-        return rc;
-    struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
-    if (!op)
-        return dv_api_no_memory(err);
-    op->status = 202;
-    const char *ns = dv_of_ns_in(text_of(body, "namespace"));
-    return dv_api_op_sent(op,
-                          dv_control_secret_put(c->api->cfg.control, dv_sv_c(ns), dv_sv_c(name), value, mode,
-                                                dv_api_op_done, op, err),
-                          err);
+    return rc ? rc
+              : dv_api_secret_write(c, dv_of_ns_in(dv_of_text(body, "namespace")), name, value, mode, 202,
+                                    dv_api_ok_status, err);
 }
 
 /* faas-cli sends a file twice: its bytes as rawValue, and as well as a string allows as value, with \u0000
@@ -133,7 +113,7 @@ static int secret_body(struct dv_api_call *c, cJSON **out, struct dv_err *err)
     int rc = dv_json_parse(dv_sv(text, json.n), SIZE_MAX, out, err);
     if (rc)
         return rc;
-    if (cJSON_IsObject(*out) && (!n_nul || text_of(*out, "rawValue")))
+    if (cJSON_IsObject(*out) && (!n_nul || dv_of_text(*out, "rawValue")))
         return DV_OK;
     rc = dv_err_set(err, DV_INVALID,
                     n_nul ? "a value with NUL must be sent as rawValue, in base64"
@@ -165,18 +145,11 @@ int dv_of_secrets_update(struct dv_api_call *c, struct dv_err *err)
 
 static int send_secret_delete(struct dv_api_call *c, const cJSON *body, struct dv_err *err)
 {
-    const char *name = text_of(body, "name"), *ns = text_of(body, "namespace");
+    const char *name = dv_of_text(body, "name"), *ns = dv_of_text(body, "namespace");
     if (!name)
         return dv_err_set(err, DV_INVALID, "the secret's name is missing");
-    struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
-    if (!op)
-        return dv_api_no_memory(err);
-    op->status = 202;
     ns = dv_of_ns_in(ns ? ns : dv_http_param(c->req, "namespace"));
-    return dv_api_op_sent(
-        op,
-        dv_control_secret_delete(c->api->cfg.control, dv_sv_c(ns), dv_sv_c(name), dv_api_op_done, op, err),
-        err);
+    return dv_api_secret_remove(c, dv_sv_c(ns), name, 202, err);
 }
 
 int dv_of_secrets_delete(struct dv_api_call *c, struct dv_err *err)
@@ -210,36 +183,20 @@ int dv_of_namespaces(struct dv_api_call *c, struct dv_err *err)
     return DV_OK;
 }
 
-struct find_ctx {
-    const char *name;
-    struct dv_jw *w;
-    bool found;
-};
-
-static int put_if_it(void *ctx, const struct dv_ns_view *ns)
+static void put_ns(struct dv_jw *w, const struct dv_ns_view *ns)
 {
-    struct find_ctx *f = ctx;
-    f->found = strcmp(ns->name, f->name) == 0;
-    if (!f->found)
-        return 0;
-    dv_jw_open(f->w, NULL, '{');
-    dv_jw_str(f->w, "name", dv_of_ns_out(ns->name));
-    dv_jw_kvs(f->w, "annotations", ns->annotations);
-    dv_jw_kvs(f->w, "labels", ns->labels);
-    dv_jw_close(f->w, '}');
-    return 1;
+    dv_jw_open(w, NULL, '{');
+    dv_jw_str(w, "name", dv_of_ns_out(ns->name));
+    dv_jw_kvs(w, "annotations", ns->annotations);
+    dv_jw_kvs(w, "labels", ns->labels);
+    dv_jw_close(w, '}');
 }
 
 int dv_of_ns_get(struct dv_api_call *c, struct dv_err *err)
 {
-    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
-    struct dv_jw w = {.b = &b};
-    struct find_ctx f = {.name = dv_of_ns_in(c->arg), .w = &w};
-    dv_control_ns_each(c->api->cfg.control, put_if_it, &f);
-    if (!f.found)
-        return dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%.64s\"", c->arg);
-    dv_api_reply_json(c->req, 200, &b);
-    return DV_OK;
+    return dv_api_ns_reply(c->api, c->req, dv_of_ns_in(c->arg), 200, put_ns)
+               ? DV_OK
+               : dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%.64s\"", c->arg);
 }
 
 static int write_ns(struct dv_api_call *c, bool create, int status, struct dv_err *err)
@@ -256,19 +213,7 @@ static int write_ns(struct dv_api_call *c, bool create, int status, struct dv_er
     if (!rc)
         rc = dv_wire_from_json(&dv_type_ns_put, body, DV_WIRE_IGNORE_UNKNOWN, c->arena, &ns, err);
     cJSON_Delete(body);
-    if (rc)
-        return rc;
-    const char *inner = dv_of_ns_in(ns.name);
-    if (!create && !dv_control_ns_exists(c->api->cfg.control, dv_sv_c(inner)))
-        return dv_err_set(err, DV_NOT_FOUND, "there is no namespace \"%s\"", ns.name);
-    struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
-    if (!op)
-        return dv_api_no_memory(err);
-    op->status = status;
-    return dv_api_op_sent(op,
-                          dv_control_ns_put(c->api->cfg.control, dv_sv_c(inner), &ns.labels, &ns.annotations,
-                                            create, dv_api_op_done, op, err),
-                          err);
+    return rc ? rc : dv_api_ns_write(c, dv_of_ns_in(ns.name), &ns, create, status, dv_api_ok_status, err);
 }
 
 int dv_of_ns_create(struct dv_api_call *c, struct dv_err *err)
@@ -283,13 +228,7 @@ int dv_of_ns_update(struct dv_api_call *c, struct dv_err *err)
 
 int dv_of_ns_delete(struct dv_api_call *c, struct dv_err *err)
 {
-    struct dv_api_op *op = dv_api_op_new(c, dv_api_ok_status);
-    if (!op)
-        return dv_api_no_memory(err);
-    op->status = 202;
-    return dv_api_op_sent(
-        op, dv_control_ns_delete(c->api->cfg.control, dv_sv_c(dv_of_ns_in(c->arg)), dv_api_op_done, op, err),
-        err);
+    return dv_api_ns_remove(c, dv_of_ns_in(c->arg), 202, err);
 }
 
 /* ---------------------------------------------------------------- the rest */
