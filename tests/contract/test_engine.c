@@ -1,6 +1,7 @@
 /* What every engine must do, held against the in-memory one and against Docker.  With Docker the containers
  * are real ones of an image made here from the static busybox; they carry a label of this run and are removed
  * by it. */
+#include "tests/support/docker_raw.h"
 #include "tests/support/engine_world.h"
 
 #include <sys/stat.h>
@@ -9,11 +10,7 @@
 #include "agent/engine/engine_fake.h"
 #include "proto/base/alloc.h"
 #include "proto/base/buf.h"
-#include "proto/rt/httpc.h"
 #include "proto/rt/sys.h"
-
-#define SOCKET  "/var/run/docker.sock"
-#define BUSYBOX "/bin/busybox"
 
 static char image[64], label[64], other_label[64], name[64];
 static const char *why_skipped = "not asked for"; /* NULL while the real engine is used */
@@ -41,62 +38,21 @@ static int open_fake(void **state)
     return 0;
 }
 
-static void on_sent(void *ctx, const struct dv_httpc_result *res)
-{
-    long *status = ctx;
-    *status = res->code ? -1 : res->status;
-}
-
-static long docker_raw(const char *method, const char *path, struct dv_sv body, const char *type)
-{
-    struct dv_httpc *http = NULL;
-    long status = 0;
-    DV_AUTO_STR char *url = dv_asprintf("http://docker%s", path);
-    const struct dv_httpc_request req = {.method = method,
-                                         .url = url,
-                                         .unix_socket = SOCKET,
-                                         .body = body,
-                                         .content_type = type,
-                                         .on_done = on_sent,
-                                         .ctx = &status};
-    if (dv_httpc_new(ew.loop, &http, NULL) || dv_httpc_send(http, &req, NULL, NULL))
-        return -1;
-    while (!status)
-        (void)dv_loop_turn(ew.loop, 100);
-    dv_httpc_free(http);
-    return status;
-}
-
 /* A tar of bin/busybox and of the directories that containers need (not /tmp: runc gives a tmpfs the mode of
  * the directory that it covers, where the image has one). */
 static int make_tar(struct dv_buf *tar)
 {
     DV_AUTO_BUF struct dv_buf file = DV_BUF_INIT;
     static const char *const dirs[] = {"bin/", "work/", "proc/", "sys/", "dev/", "etc/"};
-    int rc = dv_file_read(BUSYBOX, 8 << 20, &file, NULL);
-    for (size_t i = 0; rc == DV_OK && i <= DV_COUNT(dirs); i++) {
-        bool is_dir = i < DV_COUNT(dirs);
-        size_t size = is_dir ? 0 : dv_buf_len(&file), sum = 0;
-        char head[512] = {0};
-        (void)snprintf(head, 100, "%s", is_dir ? dirs[i] : "bin/busybox");
-        (void)snprintf(head + 100, 8, "%07o", 0755u);
-        (void)snprintf(head + 108, 8, "%07o", 0u);
-        (void)snprintf(head + 116, 8, "%07o", 0u);
-        (void)snprintf(head + 124, 12, "%011zo", size);
-        (void)snprintf(head + 136, 12, "%011o", 0u);
-        memset(head + 148, ' ', 8);
-        head[156] = is_dir ? '5' : '0';
-        memcpy(head + 257, "ustar\00000", 8);
-        for (size_t k = 0; k < sizeof(head); k++)
-            sum += (unsigned char)head[k];
-        (void)snprintf(head + 148, 8, "%06zo", sum);
-        (void)dv_buf_add(tar, head, sizeof(head));
-        static const char zeros[512] = {0};
-        (void)dv_buf_add(tar, dv_buf_ptr(&file), size);
-        rc = dv_buf_add(tar, zeros, (512 - size % 512) % 512);
-    }
     static const char end[1024] = {0};
-    return rc ? rc : dv_buf_add(tar, end, sizeof(end));
+    int rc = dv_file_read(BUSYBOX, 8 << 20, &file, NULL);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < DV_COUNT(dirs); i++)
+        tar_entry(tar, dirs[i], NULL);
+    tar_entry(tar, "bin/busybox", &file);
+    (void)dv_buf_add(tar, end, sizeof(end));
+    return tar->failed ? DV_E_NOMEM : DV_OK;
 }
 
 static int open_docker(void **state)

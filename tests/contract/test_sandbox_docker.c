@@ -2,75 +2,20 @@
  * their ends, and an agent that comes back.  Needs root (addresses of the bridge), dockerd and a static
  * busybox; says so and skips otherwise.  Everything it makes bears a node id and image name of this run and
  * is removed again. */
+#include "tests/support/docker_raw.h"
 #include "tests/support/sandbox_world.h"
 
 #include "agent/cgroup/cgroup.h"
-#include "proto/rt/httpc.h"
 
 #include <arpa/inet.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-
-#define SOCKET  "/var/run/docker.sock"
-#define BUSYBOX "/bin/busybox"
 
 static char g_image[64];
 static uint64_t g_node;
 static const char *g_why_skipped;
 
 /* ---- the image ---- */
-
-static void on_sent(void *ctx, const struct dv_httpc_result *res)
-{
-    long *status = ctx;
-    *status = res->code ? -1 : res->status;
-}
-
-static long docker_raw(const char *method, const char *path, struct dv_sv body, const char *type)
-{
-    struct dv_loop *loop = NULL;
-    struct dv_httpc *http = NULL;
-    long status = 0;
-    DV_AUTO_STR char *url = dv_asprintf("http://docker%s", path);
-    const struct dv_httpc_request req = {.method = method,
-                                         .url = url,
-                                         .unix_socket = SOCKET,
-                                         .body = body,
-                                         .content_type = type,
-                                         .on_done = on_sent,
-                                         .ctx = &status};
-    if (dv_loop_new(&dv_clock_system, &loop, NULL) || dv_httpc_new(loop, &http, NULL) ||
-        dv_httpc_send(http, &req, NULL, NULL))
-        return -1;
-    while (!status)
-        (void)dv_loop_turn(loop, 100);
-    dv_httpc_free(http);
-    dv_loop_free(loop);
-    return status;
-}
-
-static void tar_entry(struct dv_buf *tar, const char *name, const struct dv_buf *file)
-{
-    static const char zeros[512];
-    size_t size = file ? dv_buf_len(file) : 0, sum = 0;
-    char head[512] = {0};
-    (void)snprintf(head, 100, "%s", name);
-    (void)snprintf(head + 100, 8, "%07o", 0755u);
-    (void)snprintf(head + 108, 8, "%07o", 0u);
-    (void)snprintf(head + 116, 8, "%07o", 0u);
-    (void)snprintf(head + 124, 12, "%011zo", size);
-    (void)snprintf(head + 136, 12, "%011o", 0u);
-    memset(head + 148, ' ', 8);
-    head[156] = file ? '0' : '5';
-    memcpy(head + 257, "ustar\00000", 8);
-    for (size_t k = 0; k < sizeof(head); k++)
-        sum += (unsigned char)head[k];
-    (void)snprintf(head + 148, 8, "%06zo", sum);
-    (void)dv_buf_add(tar, head, sizeof(head));
-    if (size)
-        (void)dv_buf_add(tar, dv_buf_ptr(file), size);
-    (void)dv_buf_add(tar, zeros, (512 - size % 512) % 512);
-}
 
 static bool import_image(void)
 {
