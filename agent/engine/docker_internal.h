@@ -108,7 +108,6 @@ void *dk_logs(struct dv_engine *e, const char *id, int64_t tail, int64_t since_m
 void dk_logs_cancel(struct dv_engine *e, void *handle);
 void dk_events(struct dv_engine *e, const char *label, void (*event)(void *, const struct dv_engine_event *),
                dv_engine_done *done, void *ctx);
-void dk_network_ensure(struct dv_engine *e, const char *name, dv_engine_done *done, void *ctx);
 
 /* A call whose only answer is a code.  ok_also: statuses (0-terminated) that are as good as success. */
 struct dk_plain {

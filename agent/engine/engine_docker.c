@@ -393,7 +393,7 @@ static void network_answer(struct dk_job *j, int code, struct dv_sv body, struct
         n->done(j->ctx, code, code ? err : NULL);
 }
 
-void dk_network_ensure(struct dv_engine *e, const char *name, dv_engine_done *done, void *ctx)
+static void network_ensure(struct dv_engine *e, const char *name, dv_engine_done *done, void *ctx)
 {
     struct docker *d = DV_CONTAINER_OF(e, struct docker, base);
     struct network_job *n = dk_job_new(d, sizeof(*n), ctx, network_answer);
@@ -452,7 +452,7 @@ static const struct dv_engine_ops docker_ops = {
     .logs = dk_logs,
     .logs_cancel = dk_logs_cancel,
     .events = dk_events,
-    .network_ensure = dk_network_ensure,
+    .network_ensure = network_ensure,
     .stats = dk_stats,
     .close = dk_close,
 };

@@ -50,25 +50,6 @@ static void put_status(struct dv_jw *w, struct dv_api *a, const struct dv_functi
     dv_jw_close(w, '}');
 }
 
-void dv_api_put_function(struct dv_jw *w, struct dv_api *a, const struct dv_function *fn, bool with_replicas)
-{
-    dv_jw_open(w, NULL, '{');
-    dv_jw_str(w, "name", fn->spec.name);
-    dv_jw_str(w, "namespace", fn->spec.ns);
-    dv_jw_id(w, "uid", fn->uid);
-    dv_jw_u64(w, "generation", fn->generation);
-    dv_jw_u64(w, "revision", fn->revision);
-    dv_jw_i64(w, "created_ms", fn->created_ms);
-    dv_jw_i64(w, "updated_ms", fn->updated_ms);
-    struct dv_fn_spec spec;
-    dv_fn_spec_resolved(&fn->spec, a->cfg.default_idle_ms, &spec);
-    dv_jw_wire(w, "spec", &dv_type_fn_spec, &spec);
-    put_status(w, a, fn);
-    if (with_replicas)
-        dv_api_put_replicas(w, a, "replicas", fn->uid, NULL);
-    dv_jw_close(w, '}');
-}
-
 struct replica_ctx {
     struct dv_jw *w;
     struct dv_api *api;
@@ -124,12 +105,31 @@ static int put_replica(void *ctx, const struct dv_replica_view *v)
     return 0;
 }
 
-void dv_api_put_replicas(struct dv_jw *w, struct dv_api *a, const char *key, uint64_t fn_uid, const char *ns)
+static void put_replicas(struct dv_jw *w, struct dv_api *a, const char *key, uint64_t fn_uid, const char *ns)
 {
     struct replica_ctx c = {w, a, ns};
     dv_jw_open(w, key, '[');
     dv_control_replicas_each(a->cfg.control, fn_uid, put_replica, &c);
     dv_jw_close(w, ']');
+}
+
+void dv_api_put_function(struct dv_jw *w, struct dv_api *a, const struct dv_function *fn, bool with_replicas)
+{
+    dv_jw_open(w, NULL, '{');
+    dv_jw_str(w, "name", fn->spec.name);
+    dv_jw_str(w, "namespace", fn->spec.ns);
+    dv_jw_id(w, "uid", fn->uid);
+    dv_jw_u64(w, "generation", fn->generation);
+    dv_jw_u64(w, "revision", fn->revision);
+    dv_jw_i64(w, "created_ms", fn->created_ms);
+    dv_jw_i64(w, "updated_ms", fn->updated_ms);
+    struct dv_fn_spec spec;
+    dv_fn_spec_resolved(&fn->spec, a->cfg.default_idle_ms, &spec);
+    dv_jw_wire(w, "spec", &dv_type_fn_spec, &spec);
+    put_status(w, a, fn);
+    if (with_replicas)
+        put_replicas(w, a, "replicas", fn->uid, NULL);
+    dv_jw_close(w, '}');
 }
 
 /* ---------------------------------------------------------------- lists */
@@ -143,7 +143,7 @@ struct list_ctx {
 };
 
 /* Every ?label=k=v (or ?label=k: there at all) must fit. */
-bool dv_api_matches_labels(struct dv_api_call *c, const struct dv_kvs *labels)
+static bool matches_labels(struct dv_api_call *c, const struct dv_kvs *labels)
 {
     const char *name, *value;
     for (size_t i = 0; dv_http_param_at(c->req, i, &name, &value); i++) {
@@ -164,7 +164,7 @@ static int list_one(void *ctx, const struct dv_function *fn)
     struct list_ctx *c = ctx;
     const struct dv_fn_spec *s = &fn->spec;
     if ((c->image && !strstr(s->image, c->image)) || (c->q && !strstr(s->name, c->q)) ||
-        !dv_api_matches_labels(c->call, &s->labels))
+        !matches_labels(c->call, &s->labels))
         return 0;
     if (c->left == 0) { /* there is one more: say where to go on */
         memcpy(c->next, c->last, sizeof(c->next));
@@ -254,7 +254,7 @@ static int reply_replicas(struct dv_api_call *c, uint64_t fn_uid, const char *ns
     DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
     struct dv_jw w = {.b = &b};
     dv_jw_open(&w, NULL, '{');
-    dv_api_put_replicas(&w, c->api, "replicas", fn_uid, ns);
+    put_replicas(&w, c->api, "replicas", fn_uid, ns);
     dv_jw_close(&w, '}');
     dv_api_reply_json(c->req, 200, &b);
     return DV_OK;

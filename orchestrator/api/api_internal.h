@@ -138,9 +138,7 @@ int dv_api_secret_remove(struct dv_api_call *c, struct dv_sv ns, const char *nam
 
 /* ---- shared renderings ---- */
 void dv_api_put_function(struct dv_jw *w, struct dv_api *a, const struct dv_function *fn, bool with_replicas);
-void dv_api_put_replicas(struct dv_jw *w, struct dv_api *a, const char *key, uint64_t fn_uid, const char *ns);
 uint64_t dv_api_invocations(struct dv_api *a, uint64_t fn_uid, const struct dv_fn_status *status);
-bool dv_api_matches_labels(struct dv_api_call *c, const struct dv_kvs *labels);
 
 /* ---- OpenFaaS (openfaas_map.c) ---- */
 const char *dv_of_ns_in(const char *ns);                         /* "openfaas-fn", "" and NULL -> "default" */

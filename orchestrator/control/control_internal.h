@@ -127,7 +127,6 @@ int ctl_node_load(struct dv_control *c, const struct dv_store_entry *e, struct d
 void ctl_node_free(struct ctl_node *n);
 struct ctl_node *ctl_node_of(const struct dv_control *c, uint64_t id);
 void ctl_node_tell_gateway(struct ctl_node *n);
-void ctl_node_gone(struct ctl_node *n); /* out of the cluster: forget it everywhere */
 
 /* node_session.c */
 void ctl_session_start(struct ctl_node *n);   /* connect now; harmless when connected */

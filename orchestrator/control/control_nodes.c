@@ -110,7 +110,8 @@ void ctl_node_tell_gateway(struct ctl_node *n)
         dv_log(DV_LOG_ERROR, "gateway did not learn a node", DV_LS("node", n->rec.name));
 }
 
-void ctl_node_gone(struct ctl_node *n)
+/* Out of the cluster: forget it everywhere. */
+static void node_gone(struct ctl_node *n)
 {
     struct dv_control *c = n->c;
     ctl_session_stop(n);
@@ -330,7 +331,7 @@ static void op_apply(struct ctl_write *w)
         dv_log(DV_LOG_INFO, "node removed", DV_LS("node", n->rec.name), DV_LID("id", n->id));
         refuse_from_now(w->c, n);
         ctl_session_dismiss(n);
-        ctl_node_gone(n);
+        node_gone(n);
         ctl_pump(w->c);
         return;
     }
