@@ -57,7 +57,7 @@ machine_engine_up() { # LOG_FILE
     if [ -f /var/run/docker.pid ] && ! machine_pid_is "$(cat /var/run/docker.pid)" dockerd; then
         rm -f /var/run/docker.pid
     fi
-    setsid dockerd >>"$1" 2>&1 </dev/null &
+    setsid dockerd --icc=false >>"$1" 2>&1 </dev/null &
     MACHINE_DOCKERD_PID=$!
     machine_wait 60 machine_engine_answers && return 0
     echo "dockerd does not answer; its last words:" >&2

@@ -119,7 +119,7 @@ node2_engine() {
     step "Starting the second node's engine"
     mkdir -p "$NODE2_DIR/docker" "$RUN_DIR/node2"
     rm -f "$RUN_DIR/node2.pid"
-    in_node2 setsid dockerd --data-root "$NODE2_DIR/docker" --exec-root "$RUN_DIR/node2" -H "$NODE2_ENGINE" \
+    in_node2 setsid dockerd --icc=false --data-root "$NODE2_DIR/docker" --exec-root "$RUN_DIR/node2" -H "$NODE2_ENGINE" \
         --pidfile "$RUN_DIR/node2.pid" --containerd-namespace "$NS" --containerd-plugins-namespace "$NS-plugins" \
         >>"$HOME_DIR/log/dockerd2.log" 2>&1 </dev/null &
     machine_wait 60 machine_engine_answers "$RUN_DIR/node2.sock" || {

@@ -24,6 +24,7 @@ struct docker {
     char *origin;    /* "http://docker", "http://127.0.0.1:2375" */
     char prefix[16]; /* "/v1.41"; empty before the version was agreed on */
     bool is_podman;
+    const char *network; /* what DV_ENGINE_NETWORK_AUTO stands for; a literal */
     uint64_t calls, errors;
     struct dv_list jobs;
     unsigned in_data; /* inside a stream's callback: close waits */

@@ -20,6 +20,9 @@
 struct dv_loop;
 struct dv_engine;
 
+#define DV_ENGINE_NETWORK_AUTO "auto"
+#define DV_ENGINE_NETWORK_OWN  "davit"
+
 struct dv_engine_info {
     char version[32], api[16], arch[24], os[24], cgroup[8],
         name[64]; /* cgroup "v1"/"v2"; name: "docker" or "podman" */
@@ -132,7 +135,10 @@ struct dv_engine_ops {
     void (*events)(struct dv_engine *e, const char *label,
                    void (*event)(void *ctx, const struct dv_engine_event *ev), dv_engine_done *done,
                    void *ctx);
-    /* Make sure a bridge network of this name exists without container-to-container traffic. */
+    /* Make sure a bridge network of this name exists without container-to-container traffic.  For
+     * DV_ENGINE_NETWORK_AUTO the engine's default bridge is taken where it forbids such traffic (a container
+     * on it starts some 100 ms sooner: no name server is set up for it), else DV_ENGINE_NETWORK_OWN; what was
+     * taken is what `create` means by DV_ENGINE_NETWORK_AUTO from then on. */
     void (*network_ensure)(struct dv_engine *e, const char *name, dv_engine_done *done, void *ctx);
     void (*stats)(const struct dv_engine *e, uint64_t *calls, uint64_t *errors);
     /* Frees the engine; not from inside progress, line or event. */

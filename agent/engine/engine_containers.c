@@ -150,7 +150,10 @@ void dk_create(struct dv_engine *e, const struct dv_engine_create *spec,
     DV_AUTO_BUF struct dv_buf body = DV_BUF_INIT;
     (void)dv_buf_add_c(&path, "/containers/create?name=");
     dk_escape(&path, spec->name, "");
-    put_container(&body, spec);
+    struct dv_engine_create settled = *spec;
+    if (spec->network && strcmp(spec->network, DV_ENGINE_NETWORK_AUTO) == 0)
+        settled.network = c->job.d->network;
+    put_container(&body, &settled);
     if (body.failed)
         path.failed = body.failed;
     dk_send(&c->job, "POST", &path, dv_buf_sv(&body), NULL, DK_CALL_TIMEOUT_MS);

@@ -383,6 +383,33 @@ static void make_network(struct docker *d, const struct network_job *n)
     dk_send(&p->job, "POST", &path, dv_buf_sv(&body), NULL, DK_CALL_TIMEOUT_MS);
 }
 
+static void ensure(struct docker *d, const char *name, dv_engine_done *done, void *ctx);
+
+static bool keeps_containers_apart(struct dv_sv network)
+{
+    struct cJSON *tree = NULL;
+    if (dv_json_parse(network, DK_ANSWER_MAX, &tree, NULL))
+        return false;
+    const char *icc = dk_str(dk_get(tree, "Options"), "com.docker.network.bridge.enable_icc");
+    bool is_apart = strcmp(icc, "false") == 0;
+    cJSON_Delete(tree);
+    return is_apart;
+}
+
+/* What the engine said of its default bridge; any failure shows again with a network of our own. */
+static void default_bridge_answer(struct dk_job *j, int code, struct dv_sv body, struct dv_err *err)
+{
+    struct network_job *n = DV_CONTAINER_OF(j, struct network_job, job);
+    (void)err;
+    if (code == DV_OK && keeps_containers_apart(body)) {
+        j->d->network = "bridge";
+        n->done(j->ctx, DV_OK, NULL);
+        return;
+    }
+    j->d->network = DV_ENGINE_NETWORK_OWN;
+    ensure(j->d, DV_ENGINE_NETWORK_OWN, n->done, j->ctx);
+}
+
 static void network_answer(struct dk_job *j, int code, struct dv_sv body, struct dv_err *err)
 {
     struct network_job *n = DV_CONTAINER_OF(j, struct network_job, job);
@@ -393,10 +420,10 @@ static void network_answer(struct dk_job *j, int code, struct dv_sv body, struct
         n->done(j->ctx, code, code ? err : NULL);
 }
 
-static void network_ensure(struct dv_engine *e, const char *name, dv_engine_done *done, void *ctx)
+static void look_for(struct docker *d, const char *name, dv_engine_done *done, void *ctx,
+                     void (*answer)(struct dk_job *j, int code, struct dv_sv body, struct dv_err *err))
 {
-    struct docker *d = DV_CONTAINER_OF(e, struct docker, base);
-    struct network_job *n = dk_job_new(d, sizeof(*n), ctx, network_answer);
+    struct network_job *n = dk_job_new(d, sizeof(*n), ctx, answer);
     if (!n) {
         done(ctx, DV_E_NOMEM, dk_no_memory());
         return;
@@ -408,6 +435,20 @@ static void network_ensure(struct dv_engine *e, const char *name, dv_engine_done
     (void)dv_buf_add_c(&path, "/networks/");
     dk_escape(&path, name, "");
     dk_send(&n->job, "GET", &path, dv_sv(NULL, 0), NULL, DK_CALL_TIMEOUT_MS);
+}
+
+static void ensure(struct docker *d, const char *name, dv_engine_done *done, void *ctx)
+{
+    look_for(d, name, done, ctx, network_answer);
+}
+
+static void network_ensure(struct dv_engine *e, const char *name, dv_engine_done *done, void *ctx)
+{
+    struct docker *d = DV_CONTAINER_OF(e, struct docker, base);
+    if (strcmp(name, DV_ENGINE_NETWORK_AUTO) == 0)
+        look_for(d, "bridge", done, ctx, default_bridge_answer);
+    else
+        ensure(d, name, done, ctx);
 }
 
 /* ---- opening and closing ---- */
@@ -492,6 +533,7 @@ int dv_engine_docker_open(struct dv_loop *loop, const char *endpoint, struct dv_
         return dv_err_set(err, DV_E_NOMEM, "container engine");
     d->base.ops = &docker_ops;
     d->loop = loop;
+    d->network = DV_ENGINE_NETWORK_OWN;
     dv_list_init(&d->jobs);
     int rc = read_endpoint(d, endpoint, err);
     if (rc == DV_OK)

@@ -131,7 +131,7 @@ class Engine:
         for stale in (pidfile, os.path.join(self.directory, "exec/containerd/containerd.pid")):
             if os.path.exists(stale):
                 os.unlink(stale)
-        command = [*self.wrap, "dockerd", "--data-root", f"{self.directory}/root", "--exec-root", f"{self.directory}/exec",
+        command = [*self.wrap, "dockerd", "--icc=false", "--data-root", f"{self.directory}/root", "--exec-root", f"{self.directory}/exec",
                    "-H", f"unix://{self.socket}", "--pidfile", pidfile,
                    "--containerd-namespace", self.tag, "--containerd-plugins-namespace", self.tag + "-plugins"]
         if self.namespace:

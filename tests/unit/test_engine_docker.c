@@ -268,6 +268,42 @@ static void the_order_to_create_is_complete(void **state)
     assert_null(strstr(dk.body, "Entrypoint")); /* the image's own */
 }
 
+#define BRIDGE(icc)                                                                                          \
+    {                                                                                                        \
+        "GET", "/networks/bridge", 200,                                                                      \
+            "{\"Name\":\"bridge\",\"Options\":{\"com.docker.network.bridge.enable_icc\":\"" icc "\"}}", 0    \
+    }
+#define OWN                                                                                                  \
+    {                                                                                                        \
+        "GET", "/networks/davit", 200, "{}", 0                                                               \
+    }
+#define CREATED                                                                                              \
+    {                                                                                                        \
+        "POST", "/containers/create", 201, "{\"Id\":\"c0ffee\"}", 0                                          \
+    }
+
+static void the_engines_own_bridge_is_taken_only_where_it_keeps_containers_apart(void **state)
+{
+    (void)state;
+    static const struct row apart[] = {BRIDGE("false"), CREATED, {0}};
+    static const struct row together[] = {BRIDGE("true"), OWN, CREATED, {0}};
+    static const struct row unknown[] = {OWN, CREATED, {0}};
+    static const struct {
+        const struct row *rows;
+        const char *network;
+    } cases[] = {{apart, "\"NetworkMode\":\"bridge\""},
+                 {together, "\"NetworkMode\":\"davit\""},
+                 {unknown, "\"NetworkMode\":\"davit\""}};
+    const struct dv_engine_create spec = {.name = "x", .image = "i", .network = DV_ENGINE_NETWORK_AUTO};
+    for (size_t i = 0; i < DV_COUNT(cases); i++) {
+        dk.rows = cases[i].rows;
+        EW_OK(network_ensure, DV_ENGINE_NETWORK_AUTO, ew_done);
+        EW_OK(create, &spec, ew_created);
+        if (!strstr(dk.body, cases[i].network))
+            fail_msg("case %zu: no %s in %s", i, cases[i].network, dk.body);
+    }
+}
+
 static void on_progress(void *ctx, int percent, const char *status)
 {
     size_t n = strlen(dk.statuses);
@@ -471,6 +507,7 @@ int main(void)
         T(what_is_no_engine_is_told_apart),
         T(refusals_are_sorted_by_status_and_keep_the_engines_words),
         T(a_status_that_says_already_so_is_done),
+        T(the_engines_own_bridge_is_taken_only_where_it_keeps_containers_apart),
         T(the_order_to_create_is_complete),
         T(a_pull_tells_its_progress_and_sends_credentials),
         T(a_pull_that_fails_midway_is_sorted_by_its_words),
