@@ -110,18 +110,10 @@ static int put_one(struct dv_api_call *c, struct dv_fn_spec *spec, struct dv_fn_
 /* The body as a spec, with the name of the path and the namespace of the query filled in. */
 static int read_spec(struct dv_api_call *c, struct dv_fn_spec *out, struct dv_err *err)
 {
-    cJSON *tree;
-    int rc = dv_api_body_tree(c, &tree, err);
-    if (rc)
-        return rc;
     const char *ns = dv_http_param(c->req, "namespace");
-    rc = dv_api_fill_in(tree, "name", c->arg, err);
-    if (!rc) /* a path without a namespace names a function of the default one */
-        rc = dv_api_fill_in(tree, "namespace", ns || !c->arg ? ns : DV_NS_DEFAULT, err);
-    if (!rc)
-        rc = dv_wire_from_json(&dv_type_fn_spec, tree, DV_WIRE_STRICT, c->arena, out, err);
-    cJSON_Delete(tree);
-    return rc;
+    if (!ns && c->arg)
+        ns = DV_NS_DEFAULT; /* a path without a namespace names a function of the default one */
+    return dv_api_body_named(c, &dv_type_fn_spec, "name", ns, out, err);
 }
 
 int dv_api_functions_create(struct dv_api_call *c, struct dv_err *err)

@@ -55,10 +55,13 @@ void dv_api_reply_error(struct dv_http_req *req, enum dv_api_face face, int stat
 void dv_api_set_etag(struct dv_http_req *req, uint64_t revision);
 
 /* ---- reading a request ---- */
-/* The body as a message of type t.  name_key / name: the name from the path, which the body may leave out but
- * must not contradict (NULL: none).  Same for the namespace from the query. */
+/* The body as a message of type t. */
 int dv_api_body(struct dv_api_call *c, const struct dv_wire_type *t, unsigned flags, void *out,
                 struct dv_err *err);
+/* The same, strictly, with the name from the path under `key` and the namespace ns (NULL: none): the body may
+ * leave them out but must not contradict them. */
+int dv_api_body_named(struct dv_api_call *c, const struct dv_wire_type *t, const char *key, const char *ns,
+                      void *out, struct dv_err *err);
 int dv_api_body_tree(struct dv_api_call *c, struct cJSON **out, struct dv_err *err);
 int dv_api_fill_in(struct cJSON *tree, const char *key, const char *value, struct dv_err *err);
 struct dv_sv dv_api_ns(struct dv_api_call *c); /* ?namespace=, or the default one */

@@ -84,15 +84,7 @@ static void ok_ns(struct dv_api_op *op)
 
 static int read_ns(struct dv_api_call *c, struct dv_ns_put *out, struct dv_err *err)
 {
-    cJSON *tree;
-    int rc = dv_api_body_tree(c, &tree, err);
-    if (rc)
-        return rc;
-    rc = dv_api_fill_in(tree, "name", c->arg, err);
-    if (!rc)
-        rc = dv_wire_from_json(&dv_type_ns_put, tree, DV_WIRE_STRICT, c->arena, out, err);
-    cJSON_Delete(tree);
-    return rc;
+    return dv_api_body_named(c, &dv_type_ns_put, "name", NULL, out, err);
 }
 
 int dv_api_ns_write(struct dv_api_call *c, const char *name, const struct dv_ns_put *ns, bool create,

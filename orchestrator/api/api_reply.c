@@ -104,6 +104,22 @@ int dv_api_fill_in(struct cJSON *tree, const char *key, const char *value, struc
     return DV_OK;
 }
 
+int dv_api_body_named(struct dv_api_call *c, const struct dv_wire_type *t, const char *key, const char *ns,
+                      void *out, struct dv_err *err)
+{
+    cJSON *tree;
+    int rc = dv_api_body_tree(c, &tree, err);
+    if (rc)
+        return rc;
+    rc = dv_api_fill_in(tree, key, c->arg, err);
+    if (!rc)
+        rc = dv_api_fill_in(tree, "namespace", ns, err);
+    if (!rc)
+        rc = dv_wire_from_json(t, tree, DV_WIRE_STRICT, c->arena, out, err);
+    cJSON_Delete(tree);
+    return rc;
+}
+
 int dv_api_body(struct dv_api_call *c, const struct dv_wire_type *t, unsigned flags, void *out,
                 struct dv_err *err)
 {

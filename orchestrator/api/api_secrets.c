@@ -44,17 +44,7 @@ static void ok_secret(struct dv_api_op *op)
 
 static int read_secret(struct dv_api_call *c, struct dv_secret_put *out, struct dv_err *err)
 {
-    cJSON *tree;
-    int rc = dv_api_body_tree(c, &tree, err);
-    if (rc)
-        return rc;
-    rc = dv_api_fill_in(tree, "name", c->arg, err);
-    if (!rc)
-        rc = dv_api_fill_in(tree, "namespace", dv_http_param(c->req, "namespace"), err);
-    if (!rc)
-        rc = dv_wire_from_json(&dv_type_secret_put, tree, DV_WIRE_STRICT, c->arena, out, err);
-    cJSON_Delete(tree);
-    return rc;
+    return dv_api_body_named(c, &dv_type_secret_put, "name", dv_http_param(c->req, "namespace"), out, err);
 }
 
 int dv_api_base64(struct dv_api_call *c, const char *text, struct dv_sv *out, struct dv_err *err)
@@ -182,14 +172,7 @@ static void ok_registry(struct dv_api_op *op)
 
 static int read_registry(struct dv_api_call *c, struct dv_registry_auth *out, struct dv_err *err)
 {
-    cJSON *tree;
-    int rc = dv_api_body_tree(c, &tree, err);
-    if (rc)
-        return rc;
-    rc = dv_api_fill_in(tree, "server", c->arg, err);
-    if (!rc)
-        rc = dv_wire_from_json(&dv_type_registry_auth, tree, DV_WIRE_STRICT, c->arena, out, err);
-    cJSON_Delete(tree);
+    int rc = dv_api_body_named(c, &dv_type_registry_auth, "server", NULL, out, err);
     if (rc)
         return rc;
     const char *missing = !out->server || !*out->server       ? "server"
