@@ -20,7 +20,7 @@ struct dv_wire_type; /* one message's table; defined in codec_internal.h */
 
 extern const struct dv_wire_type dv_type_fn_spec, dv_type_function, dv_type_replica_report, dv_type_join,
     dv_type_join_reply, dv_type_node_record, dv_type_node_report, dv_type_control, dv_type_report,
-    dv_type_registry_auth, dv_type_apply, dv_type_secret_put, dv_type_ns_put, dv_type_scale_put;
+    dv_type_registry_auth, dv_type_pool, dv_type_apply, dv_type_secret_put, dv_type_ns_put, dv_type_scale_put;
 
 enum dv_wire_flags {
     DV_WIRE_STRICT = 0,
@@ -76,6 +76,10 @@ struct dv_requests dv_fn_requests(const struct dv_fn_spec *spec);
 int64_t dv_fn_idle_ms(const struct dv_fn_spec *spec, int64_t cluster_default_ms);
 /* As it works, to be shown: both of these filled in.  A shallow copy. */
 void dv_fn_spec_resolved(const struct dv_fn_spec *spec, int64_t cluster_idle_ms, struct dv_fn_spec *out);
+
+/* The kind of primed sandbox that serves this function; out borrows from spec, out->n is 0. */
+void dv_pool_of(const struct dv_fn_spec *spec, struct dv_pool *out);
+bool dv_pool_same(const struct dv_pool *a, const struct dv_pool *b); /* n apart */
 
 const char *dv_kvs_find(const struct dv_kvs *m, const char *key); /* NULL = absent */
 

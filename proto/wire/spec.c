@@ -63,6 +63,22 @@ void dv_fn_spec_unfinish(struct dv_fn_spec *s)
         s->scale.concurrency = 0;
 }
 
+void dv_pool_of(const struct dv_fn_spec *s, struct dv_pool *out)
+{
+    *out = (struct dv_pool){.image = s->image,
+                            .user = s->user,
+                            .read_only = s->read_only,
+                            .tmp_bytes = s->limits.tmp_bytes,
+                            .files = s->limits.files};
+}
+
+bool dv_pool_same(const struct dv_pool *a, const struct dv_pool *b)
+{
+    bool same_user = a->user && b->user ? !strcmp(a->user, b->user) : a->user == b->user;
+    return same_user && !strcmp(a->image, b->image) && a->read_only == b->read_only &&
+           a->tmp_bytes == b->tmp_bytes && a->files == b->files;
+}
+
 static int check_lists(const struct dv_fn_spec *s, struct dv_err *err)
 {
     for (size_t i = 0; i < s->secrets.n; i++)

@@ -4,6 +4,7 @@
 static const char *const protocol_names[] = {"http", "stdio", NULL};
 static const char *const pull_names[] = {"missing", "always", NULL};
 static const char *const auth_names[] = {"open", "required", NULL};
+static const char *const cpu_names[] = {"requests", "always", NULL};
 
 #define SECOND     1000ll
 #define MINUTE     (60 * SECOND)
@@ -113,6 +114,8 @@ static const struct dv_field scale[] = {
     FIELD(INT, "target", target, .min = 1, .max = 10000, .flags = DV_F_QUIET),
     FIELD(INT, "rps", rps, .min = 1, .max = 1000000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
     FIELD(DURATION, "idle", idle_ms, .min = 100, .max = 30 * DAY, .flags = DV_F_QUIET),
+    FIELD(INT, "primed", primed, .min = 0, .max = 1000, .flags = DV_F_QUIET),
+    FIELD(DURATION, "freeze", freeze_ms, .min = 10, .max = 30 * DAY, .def = SECOND, .flags = DV_F_QUIET),
     FIELD(INT, "queue_max", queue_max, .min = 1, .max = 1000000, .def = 1000),
     FIELD(DURATION, "queue_timeout", queue_timeout_ms, .min = 1, .max = DAY, .flags = DV_F_QUIET),
 };
@@ -143,6 +146,7 @@ static const struct dv_field fn_spec[] = {
     FIELD(DURATION, "timeout", timeout_ms, .min = 1, .max = DAY, .def = MINUTE),
     FIELD(DURATION, "grace", grace_ms, .min = 0, .max = DAY, .def = 10 * SECOND),
     FIELD_ENUM("auth", auth, auth_names),
+    FIELD_ENUM("cpu", cpu, cpu_names, .flags = DV_F_QUIET),
     FIELD(BOOL, "read_only", read_only, .def = true),
     FIELD(STR, "user", user, .check = check_user, .min = 1, .max = 128),
     FIELD(STR, "face", face, .check = check_face, .def_str = "v1", .flags = DV_F_QUIET),

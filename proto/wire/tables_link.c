@@ -53,6 +53,13 @@ static const struct dv_field cmd_sync[] = {
 #undef T
 static const struct dv_wire_type type_cmd_sync = TABLE_INIT_(struct dv_cmd_sync, cmd_sync);
 
+#define T struct dv_cmd_pools
+static const struct dv_field cmd_pools[] = {
+    FIELD_LIST("pools", pools, n_pools, dv_type_pool, struct dv_pool, NEEDED),
+};
+#undef T
+static const struct dv_wire_type type_cmd_pools = TABLE_INIT_(struct dv_cmd_pools, cmd_pools);
+
 #define T struct dv_cmd_logs
 static const struct dv_field cmd_logs[] = {
     FIELD(U64, "request", request, NEEDED),
@@ -93,10 +100,8 @@ static int check_control(const void *msg, unsigned flags, struct dv_err *err)
 {
     const struct dv_control_msg *c = msg;
     const struct tag tags[] = {
-        {"start", c->start, true},
-        {"stop", c->stop, true},
-        {"sync", c->sync, true},
-        {"logs", c->logs, true},
+        {"start", c->start, true}, {"stop", c->stop, true}, {"sync", c->sync, true},
+        {"pools", c->pools, true}, {"logs", c->logs, true},
     };
     return check_tag(c->type, tags, DV_COUNT(tags), flags, err);
 }
@@ -107,6 +112,7 @@ static const struct dv_field control[] = {
     FIELD_POINTER("start", start, type_cmd_start, struct dv_cmd_start),
     FIELD_POINTER("stop", stop, type_cmd_stop, struct dv_cmd_stop),
     FIELD_POINTER("sync", sync, type_cmd_sync, struct dv_cmd_sync),
+    FIELD_POINTER("pools", pools, type_cmd_pools, struct dv_cmd_pools),
     FIELD_POINTER("logs", logs, type_cmd_logs, struct dv_cmd_logs),
 };
 #undef T

@@ -92,6 +92,18 @@ static const struct dv_field node_record[] = {
 #undef T
 const struct dv_wire_type dv_type_node_record = TABLE_INIT_(struct dv_node_record, node_record);
 
+#define T struct dv_pool
+static const struct dv_field pool[] = {
+    FIELD(STR, "image", image, NEEDED),
+    FIELD(STR, "user", user),
+    FIELD(BOOL, "read_only", read_only, .def = true, QUIET),
+    FIELD(BYTES, "tmp", tmp_bytes, QUIET),
+    FIELD(INT, "files", files, QUIET),
+    FIELD(INT, "n", n, .min = 0, .max = 1000000, NEEDED),
+};
+#undef T
+const struct dv_wire_type dv_type_pool = TABLE_INIT_(struct dv_pool, pool);
+
 #define T struct dv_node_report
 static const struct dv_field node_report[] = {
     FIELD(ID, "node", node, NEEDED),
@@ -110,6 +122,7 @@ static const struct dv_field node_report[] = {
     FIELD(INT, "cpu_used_mcpu", cpu_used_mcpu, QUIET),
     FIELD(INT, "replicas_max", replicas_max, .min = 0, .max = 1000000, .def = 500),
     FIELD(STRS, "images", images),
+    FIELD_LIST("pools", pools, n_pools, dv_type_pool, struct dv_pool),
     FIELD(INT, "engine_calls", engine_calls, QUIET),
     FIELD(INT, "engine_errors", engine_errors, QUIET),
 };

@@ -33,6 +33,8 @@ struct dv_kvs { /* string map, sorted by key, keys unique */
 enum dv_protocol { DV_PROTO_HTTP, DV_PROTO_STDIO };   /* "http" "stdio" */
 enum dv_pull { DV_PULL_MISSING, DV_PULL_ALWAYS };     /* "missing" "always" */
 enum dv_auth_mode { DV_AUTH_OPEN, DV_AUTH_REQUIRED }; /* "open" "required" */
+/* When a replica has a processor: while it holds requests (idle ones are frozen), or always. */
+enum dv_cpu_mode { DV_CPU_REQUESTS, DV_CPU_ALWAYS }; /* "requests" "always" */
 
 struct dv_health {
     char *path;               /* NULL: a TCP connect is the probe */
@@ -62,6 +64,8 @@ struct dv_scale {
     int64_t rps;         /* wanted requests per second per replica, beside target; 0: not looked at */
     int64_t
         idle_ms; /* without requests before going down to min (and to zero); 0: not given (dv_fn_idle_ms) */
+    int64_t primed;           /* sandboxes kept ready for functions of its pool; default 0.  dv_pool_of */
+    int64_t freeze_ms;        /* without requests before a replica is frozen; default 1000 */
     int64_t queue_max;        /* waiting requests; default 1000 */
     int64_t queue_timeout_ms; /* longest wait for a slot; default: the function's timeout */
 };
@@ -85,6 +89,7 @@ struct dv_fn_spec {
     int64_t timeout_ms; /* of a whole request, waiting included; default 60000; up to 86400000 */
     int64_t grace_ms;   /* between SIGTERM and SIGKILL, after the last request ended; default 10000 */
     enum dv_auth_mode auth;
+    enum dv_cpu_mode cpu;
     bool read_only; /* root file system; default true */
     char *user;     /* NULL: the image's */
     char *face;     /* which API wrote it: "v1" (default) or "openfaas"; decides defaults shown back */
@@ -187,6 +192,17 @@ struct dv_image_ref {
     char *id;
 };
 
+/* Primed sandboxes of one kind on one node.  What a sandbox is made with, and cannot be changed when it is
+ * opened, is its kind; functions of the same kind share them.  Limits of memory, processor and pids, the
+ * environment, secrets, program and port belong to the function and travel when it is opened. */
+struct dv_pool {
+    char *image;
+    char *user; /* NULL: the image's */
+    bool read_only;
+    int64_t tmp_bytes, files;
+    int64_t n; /* ready: wanted so, or seen so */
+};
+
 struct dv_node_report {
     uint64_t node, incarnation;
     char *version; /* of the agent */
@@ -197,6 +213,8 @@ struct dv_node_report {
     int64_t cpu_used_mcpu; /* whole machine, over the last report interval */
     int64_t replicas_max;  /* that the agent will hold; default 500 */
     struct dv_strs images; /* names and tags present */
+    struct dv_pool *pools; /* primed sandboxes that are ready */
+    size_t n_pools;
     int64_t engine_calls, engine_errors;
 };
 
@@ -225,7 +243,7 @@ struct dv_scale_put { /* POST /v1/functions/{name}/scale; null gives it back to 
 
 /* ---------------------------------------------------------------- link: control and report
  * One JSON object a frame, tagged by `type`; exactly the member of that name is present.
- * Orchestrator -> agent (CONTROL): start, stop, sync, logs, pull.
+ * Orchestrator -> agent (CONTROL): start, stop, sync, pools, logs.
  * Agent -> orchestrator (REPORT): node, replicas, logs. */
 
 struct dv_secret_value {
@@ -258,6 +276,12 @@ struct dv_cmd_sync { /* the whole truth: replicas not listed are stopped; sent a
     size_t n_ids;
 };
 
+struct dv_cmd_pools { /* the whole truth: what is not listed is not kept; sent at connect and when it changes
+                       */
+    struct dv_pool *pools;
+    size_t n_pools;
+};
+
 struct dv_cmd_logs {
     uint64_t request; /* answered under this number */
     uint64_t fn_uid;
@@ -269,10 +293,11 @@ struct dv_cmd_logs {
 };
 
 struct dv_control_msg {
-    char *type; /* "start" "stop" "sync" "logs" */
+    char *type; /* "start" "stop" "sync" "pools" "logs" */
     struct dv_cmd_start *start;
     struct dv_cmd_stop *stop;
     struct dv_cmd_sync *sync;
+    struct dv_cmd_pools *pools;
     struct dv_cmd_logs *logs;
 };
 
