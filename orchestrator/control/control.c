@@ -162,7 +162,7 @@ void dv_control_on_demand(void *control, uint64_t fn_uid)
     if (!f)
         return;
     sample(c, f);
-    if (f->scale.last.waiting == 0)
+    if (dv_cluster_fn_waiting(f) == 0)
         return; /* served while the message was on its way */
     dv_cluster_demand(c->cluster, fn_uid, ctl_now(c));
     ctl_pump(c);

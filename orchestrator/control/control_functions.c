@@ -285,12 +285,12 @@ int dv_control_fn_status(struct dv_control *c, uint64_t uid, struct dv_fn_status
     dv_cluster_fn_tally(f, &t);
     struct dv_fn_status s = {.phase = phase_of(f, &t),
                              .asked = f->asked,
-                             .wanted = f->decision.wanted,
+                             .wanted = dv_cluster_fn_wanted(f),
                              .ready = t.ready,
                              .starting = t.starting,
                              .failed = t.failed,
-                             .scale_reason = f->decision.reason};
-    s.message = f->decision.reason;
+                             .scale_reason = dv_cluster_fn_reason(f)};
+    s.message = dv_cluster_fn_reason(f);
     if (s.phase == DV_FN_FAILED)
         s.message = f->failing[0] ? f->failing : f->trouble;
     if (c->gateway)

@@ -162,7 +162,7 @@ static void collect(void *ctx, const struct dv_cluster_fn *f)
     (void)snprintf(r->label, sizeof(r->label), "%s.%s", f->def->spec.name, f->def->spec.ns);
     (void)dv_openfaas_name(dv_sv_c(r->label), r->openfaas);
     r->asked = (double)f->asked;
-    r->wanted = (double)f->decision.wanted;
+    r->wanted = (double)dv_cluster_fn_wanted(f);
     r->ready = (double)tally.ready;
     r->waiting = (double)load.waiting;
     r->oldest = (double)load.oldest_wait_ns / 1e9;

@@ -132,11 +132,24 @@ void dv_cl_dirty_routes(struct dv_cluster *c, struct dv_cluster_fn *f)
     dv_cl_dirty(c, f);
 }
 
+static const char unsaid[] = "there was no memory to say why";
+
+void dv_cl_text_set(const char **slot, const char *text)
+{
+    if (*slot && **slot && *slot != unsaid)
+        dv_free((void *)(uintptr_t)*slot);
+    *slot = "";
+    if (*text)
+        *slot = dv_strndup(text, strnlen(text, DV_CL_TEXT_MAX));
+    if (!*slot)
+        *slot = unsaid;
+}
+
 void dv_cl_set_failing(struct dv_cluster *c, struct dv_cluster_fn *f, const char *text)
 {
-    if (strncmp(f->failing, text, sizeof(f->failing) - 1) == 0)
+    if (strncmp(f->failing, text, DV_CL_TEXT_MAX) == 0)
         return;
-    (void)dv_copy(f->failing, sizeof(f->failing), text);
+    dv_cl_text_set(&f->failing, text);
     f->failing_dirty = true;
     dv_cl_dirty(c, f);
 }
@@ -242,7 +255,7 @@ void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns)
 
 static bool is_hasty(const struct dv_cluster_fn *f)
 {
-    if (f->scale.last.waiting + f->scale.last.in_flight > 0)
+    if (f->hot && f->hot->scale.last.waiting + f->hot->scale.last.in_flight > 0)
         return true;
     DV_LIST_FOR_EACH (it, &f->replicas) {
         enum dv_replica_state s = REPLICA_OF_FN(it)->state;
@@ -314,6 +327,24 @@ const struct dv_node_view *dv_cluster_view(const struct dv_cluster *c, const str
 const struct dv_life_counts *dv_cluster_counts(const struct dv_cluster *c)
 {
     return &c->counts;
+}
+
+int64_t dv_cluster_fn_wanted(const struct dv_cluster_fn *f)
+{
+    return f->hot ? f->hot->decision.wanted : 0;
+}
+
+const char *dv_cluster_fn_reason(const struct dv_cluster_fn *f)
+{
+    if (f->hot)
+        return f->hot->decision.reason;
+    return f->def->desired_override == 0 ? "put to sleep by the scale API, until the next request"
+                                         : "nobody waits, minimum is 0";
+}
+
+uint64_t dv_cluster_fn_waiting(const struct dv_cluster_fn *f)
+{
+    return f->hot ? f->hot->scale.last.waiting : 0;
 }
 
 void dv_cluster_fn_tally(const struct dv_cluster_fn *f, struct dv_cluster_tally *out)

@@ -37,20 +37,26 @@ enum dv_cluster_mark { /* what is to be done about a replica */
                        DV_MARK_FORGET
 };
 
+/* What is kept of a function only while something goes on: made of the definition when it wakes, forgotten
+ * when it is at rest (no replica, nobody waits, nothing failed lately). */
+struct dv_cluster_hot {
+    struct dv_scale_policy policy;
+    struct dv_scale_state scale;
+    struct dv_scale_decision decision;
+};
+
 struct dv_cluster_fn {
     uint64_t uid, generation;
     const struct dv_function
         *def; /* borrowed from the caller: until the next fn_put of this uid, or fn_remove */
-    struct dv_scale_policy policy;
-    struct dv_scale_state scale;
-    struct dv_scale_decision decision;
-    int64_t asked; /* what the autoscaler would like; decision.wanted is what can be had of it */
+    struct dv_cluster_hot *hot; /* NULL: at rest */
+    int64_t asked;              /* what the autoscaler would like; decision.wanted is what can be had of it */
     struct dv_crashloop crash;
     struct dv_list replicas;    /* struct dv_cluster_replica, by of_fn */
     uint64_t unplaced_since_ns; /* 0: all have a place */
     uint64_t asked_ns;          /* somebody began to wait for a replica; 0: nobody does */
-    char failing[240];          /* told to callers at once; empty: they may wait */
-    char trouble[240];          /* last failure, for a person; empty once it was overcome */
+    const char *failing;        /* told to callers at once; empty: they may wait.  Never NULL */
+    const char *trouble;        /* last failure, for a person; empty once it was overcome.  Never NULL */
     /* internal */
     struct dv_list active, dirty;
     bool routes_dirty, failing_dirty, spent_override;
@@ -170,6 +176,11 @@ bool dv_cluster_routable(const struct dv_cluster_replica *r); /* may take reques
 bool dv_cluster_learned(const struct dv_cluster *c);
 const struct dv_node_view *dv_cluster_view(const struct dv_cluster *c, const struct dv_cluster_node *n);
 const struct dv_life_counts *dv_cluster_counts(const struct dv_cluster *c);
+
+/* How many it should have, of those that can be had; and why, for a person.  Never NULL. */
+int64_t dv_cluster_fn_wanted(const struct dv_cluster_fn *f);
+const char *dv_cluster_fn_reason(const struct dv_cluster_fn *f);
+uint64_t dv_cluster_fn_waiting(const struct dv_cluster_fn *f); /* requests, as last told */
 
 struct dv_cluster_tally {
     int64_t ready, starting, draining, failed;

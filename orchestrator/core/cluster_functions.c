@@ -86,7 +86,7 @@ static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, const struct
     r->asked_ns = f->asked_ns;
     r->sent_ns = now_ns;
     c->views[at].n_of_function++;
-    dv_cl_why(r, "%s", f->decision.reason);
+    dv_cl_why(r, "%s", f->hot->decision.reason);
     dv_cl_mark(c, r, DV_MARK_START);
     dv_cl_event(c, f, r, r->node, "placed", "%s",
                 c->views[at].has_image ? "the image is there" : "the image is not known to be there yet");
@@ -117,7 +117,7 @@ static bool may_start(const struct dv_cluster *c, const struct dv_cluster_fn *f,
 {
     if (dv_crashloop_blocks(&f->crash, now_ns))
         return false;
-    return c->is_learned || (f->scale.last.waiting > 0 && now_ns - c->born_ns >= SECOND);
+    return c->is_learned || (f->hot->scale.last.waiting > 0 && now_ns - c->born_ns >= SECOND);
 }
 
 /* ---- stopping ---- */
@@ -201,8 +201,8 @@ static bool is_functions_fault(enum dv_reason reason)
 
 static void tell_trouble(struct dv_cluster_fn *f, const struct dv_replica_report *rep)
 {
-    char code[40] = "", *out = f->trouble;
-    size_t cap = sizeof(f->trouble);
+    char code[40] = "", out[DV_CL_TEXT_MAX + 1];
+    size_t cap = sizeof(out);
     if (rep->reason == DV_REASON_EXITED)
         (void)snprintf(code, sizeof(code), " (exit code %lld)", (long long)rep->exit_code);
     const char *message = rep->message && *rep->message ? rep->message : NULL;
@@ -212,6 +212,7 @@ static void tell_trouble(struct dv_cluster_fn *f, const struct dv_replica_report
     for (char *p = out; *p; p++)
         if (*p == '\n' || *p == '\r' || *p == '\t')
             *p = ' ';
+    dv_cl_text_set(&f->trouble, out);
 }
 
 void dv_cl_failed(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_cluster_replica *r,
@@ -233,7 +234,7 @@ void dv_cl_failed(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv
 static void update_failing(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
 {
     struct census k = take_census(c, f, now_ns);
-    char text[sizeof(f->failing)] = "";
+    char text[DV_CL_TEXT_MAX + 1] = "";
     if (k.ready + k.starting + k.leaving_ready == 0) {
         if (dv_crashloop_blocks(&f->crash, now_ns)) {
             (void)dv_copy(text, sizeof(text), f->trouble[0] ? f->trouble : "its replicas fail to start");
@@ -243,6 +244,33 @@ static void update_failing(struct dv_cluster *c, struct dv_cluster_fn *f, uint64
         }
     }
     dv_cl_set_failing(c, f, text);
+}
+
+/* ---- what is kept only while something goes on ---- */
+
+static void policy_of(const struct dv_cluster *c, const struct dv_function *def, struct dv_scale_policy *out)
+{
+    struct dv_fn_spec spec;
+    dv_fn_spec_resolved(&def->spec, c->cfg.default_idle_ms, &spec);
+    dv_scale_policy_of(&spec, def->desired_override, out);
+}
+
+int dv_cl_heat(struct dv_cluster *c, struct dv_cluster_fn *f)
+{
+    if (f->hot)
+        return DV_OK;
+    struct dv_cluster_hot *hot = dv_zalloc(sizeof(*hot));
+    if (!hot)
+        return DV_E_NOMEM;
+    policy_of(c, f->def, &hot->policy);
+    f->hot = hot;
+    return DV_OK;
+}
+
+static void cool(struct dv_cluster_fn *f)
+{
+    dv_free(f->hot);
+    f->hot = NULL;
 }
 
 /* ---- the comparison ---- */
@@ -259,7 +287,7 @@ static void prune_tombstones(struct dv_cluster *c, struct dv_cluster_fn *f, uint
     }
     if (has_proven && f->crash.failures) {
         dv_crashloop_clear(&f->crash);
-        f->trouble[0] = '\0';
+        dv_cl_text_set(&f->trouble, "");
     }
     DV_LIST_FOR_EACH_SAFE (it, &f->replicas) {
         struct dv_cluster_replica *r = REPLICA_OF_FN(it);
@@ -285,45 +313,53 @@ static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct c
 {
     int64_t before = f->asked;
     struct dv_scale_seen seen = {k->ready + k->leaving_ready, k->starting};
-    dv_scale_decide(&f->scale, &f->policy, &seen, now_ns, &f->decision);
-    if (f->decision.override_over && f->policy.override == 0) {
-        f->policy.override = -1;
+    dv_scale_decide(&f->hot->scale, &f->hot->policy, &seen, now_ns, &f->hot->decision);
+    if (f->hot->decision.override_over && f->hot->policy.override == 0) {
+        f->hot->policy.override = -1;
         f->spent_override = true;
         dv_cl_dirty(c, f);
     }
-    f->asked = f->decision.wanted;
+    f->asked = f->hot->decision.wanted;
     if (f->asked != before)
         dv_cl_event(c, f, NULL, NULL, "scaled", "%lld to %lld: %s", (long long)before, (long long)f->asked,
-                    f->decision.reason);
+                    f->hot->decision.reason);
 }
 
 static void set_active(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
 {
-    bool is_active = !dv_list_empty(&f->replicas) || f->decision.wanted > 0 || f->scale.last.waiting > 0 ||
-                     f->failing[0] || f->unplaced_since_ns || dv_crashloop_blocks(&f->crash, now_ns);
-    if (!is_active)
+    bool is_active = !dv_list_empty(&f->replicas) || f->hot->decision.wanted > 0 ||
+                     f->hot->scale.last.waiting > 0 || f->failing[0] || f->unplaced_since_ns ||
+                     dv_crashloop_blocks(&f->crash, now_ns);
+    if (!is_active) {
         dv_list_remove(&f->active);
-    else if (dv_list_empty(&f->active))
+        cool(f);
+    } else if (dv_list_empty(&f->active)) {
         dv_list_push_back(&c->active, &f->active);
+    }
 }
 
 void dv_cl_reconcile(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
 {
+    if (dv_cl_heat(c, f)) { /* the next tick tries again */
+        if (dv_list_empty(&f->active))
+            dv_list_push_back(&c->active, &f->active);
+        return;
+    }
     prune_tombstones(c, f, now_ns);
     struct census k = take_census(c, f, now_ns);
     decide(c, f, &k, now_ns);
-    int64_t lacking = f->decision.wanted - k.live;
+    int64_t lacking = f->hot->decision.wanted - k.live;
     if (lacking > 0 && may_start(c, f, now_ns)) {
         int64_t started = start_some(c, f, lacking, now_ns);
         k.starting += started;
         if (started < lacking)
-            dv_scale_bound(&f->decision, k.live, started);
+            dv_scale_bound(&f->hot->decision, k.live, started);
     } else if (lacking <= 0 && f->unplaced_since_ns) {
         still_unplaced(c, f);
     }
     if (c->is_learned) {
         if (lacking < 0)
-            stop_some(c, f, false, -lacking, f->decision.reason, now_ns);
+            stop_some(c, f, false, -lacking, f->hot->decision.reason, now_ns);
         settle_leaving(c, f, &k, now_ns);
     }
     update_failing(c, f, now_ns);
@@ -339,6 +375,8 @@ static int fn_new(struct dv_cluster *c, const struct dv_function *def, struct dv
         return DV_E_NOMEM;
     f->uid = def->uid;
     f->generation = def->generation;
+    f->def = def;
+    f->failing = f->trouble = "";
     dv_list_init(&f->replicas);
     dv_list_init(&f->active);
     dv_list_init(&f->dirty);
@@ -353,6 +391,9 @@ static int fn_new(struct dv_cluster *c, const struct dv_function *def, struct dv
 
 void dv_cl_fn_free(struct dv_cluster_fn *f)
 {
+    dv_cl_text_set(&f->failing, "");
+    dv_cl_text_set(&f->trouble, "");
+    dv_free(f->hot);
     dv_free(f);
 }
 
@@ -363,13 +404,12 @@ int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint6
     if (!f && (rc = fn_new(c, def, &f)))
         return rc;
     f->def = def;
-    struct dv_fn_spec spec;
-    dv_fn_spec_resolved(&def->spec, c->cfg.default_idle_ms, &spec);
-    dv_scale_policy_of(&spec, def->desired_override, &f->policy);
+    if (f->hot)
+        policy_of(c, def, &f->hot->policy);
     if (f->generation != def->generation) {
         f->generation = def->generation;
         f->unplaced_since_ns = 0;
-        f->trouble[0] = '\0';
+        dv_cl_text_set(&f->trouble, "");
         dv_crashloop_clear(&f->crash);
     }
     dv_cl_reconcile(c, f, now_ns);
@@ -379,19 +419,23 @@ int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint6
 void dv_cluster_fn_set(struct dv_cluster *c, uint64_t uid, int64_t replicas, uint64_t now_ns)
 {
     struct dv_cluster_fn *f = dv_idmap_find(&c->fns, uid);
-    if (!f)
+    if (!f || dv_cl_heat(c, f))
         return;
-    f->policy.override = -1;
-    dv_scale_set(&f->scale, &f->policy, replicas, now_ns);
+    f->hot->policy.override = -1;
+    dv_scale_set(&f->hot->scale, &f->hot->policy, replicas, now_ns);
     dv_cl_reconcile(c, f, now_ns);
 }
 
 void dv_cluster_fn_begin(struct dv_cluster *c, uint64_t uid, int64_t replicas, uint64_t now_ns)
 {
     struct dv_cluster_fn *f = dv_idmap_find(&c->fns, uid);
-    if (!f || replicas <= f->policy.min)
+    if (!f || dv_cl_heat(c, f))
         return;
-    dv_scale_begin(&f->scale, &f->policy, replicas, now_ns);
+    if (replicas <= f->hot->policy.min) {
+        dv_cl_reconcile(c, f, now_ns); /* it may be at rest */
+        return;
+    }
+    dv_scale_begin(&f->hot->scale, &f->hot->policy, replicas, now_ns);
     dv_cl_reconcile(c, f, now_ns);
 }
 
@@ -418,11 +462,11 @@ void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns)
 void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns)
 {
     struct dv_cluster_fn *f = dv_idmap_find(&c->fns, fn_uid);
-    if (!f)
+    if (!f || dv_cl_heat(c, f)) /* short of memory: whoever waits is told of again */
         return;
-    dv_scale_touch(&f->scale, now_ns);
-    if (f->scale.last.waiting == 0)
-        f->scale.last.waiting = 1;
+    dv_scale_touch(&f->hot->scale, now_ns);
+    if (f->hot->scale.last.waiting == 0)
+        f->hot->scale.last.waiting = 1;
     if (f->asked_ns == 0)
         f->asked_ns = now_ns;
     dv_cl_reconcile(c, f, now_ns);
@@ -431,6 +475,7 @@ void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns)
 void dv_cluster_load(struct dv_cluster *c, uint64_t fn_uid, const struct dv_scale_sample *s, uint64_t now_ns)
 {
     struct dv_cluster_fn *f = dv_idmap_find(&c->fns, fn_uid);
-    if (f)
-        dv_scale_observe(&f->scale, &f->policy, s, now_ns);
+    bool is_at_rest = f && !f->hot && s->waiting == 0;
+    if (f && !is_at_rest && dv_cl_heat(c, f) == DV_OK)
+        dv_scale_observe(&f->hot->scale, &f->hot->policy, s, now_ns);
 }

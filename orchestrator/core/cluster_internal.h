@@ -7,6 +7,8 @@
 #include "proto/base/alloc.h"
 #include "proto/base/err.h"
 
+enum { DV_CL_TEXT_MAX = 239 };
+
 struct event {
     struct dv_list node;
     uint64_t fn_uid, replica_id, node_id;
@@ -44,6 +46,8 @@ void dv_cl_event(struct dv_cluster *c, const struct dv_cluster_fn *f, const stru
 void dv_cl_mark(struct dv_cluster *c, struct dv_cluster_replica *r, enum dv_cluster_mark mark);
 void dv_cl_dirty_routes(struct dv_cluster *c, struct dv_cluster_fn *f);
 void dv_cl_set_failing(struct dv_cluster *c, struct dv_cluster_fn *f, const char *text);
+/* Put another text (cut at DV_CL_TEXT_MAX) in the place of *slot.  Without memory: a general one. */
+void dv_cl_text_set(const char **slot, const char *text);
 void dv_cl_dirty(struct dv_cluster *c, struct dv_cluster_fn *f);
 void dv_cl_learn(struct dv_cluster *c, uint64_t now_ns); /* is the learning over? */
 
@@ -52,6 +56,8 @@ void dv_cl_reconcile(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now
 void dv_cl_failed(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_cluster_replica *r,
                   const struct dv_replica_report *rep, bool was_ready, uint64_t now_ns);
 void dv_cl_fn_free(struct dv_cluster_fn *f);
+/* f->hot is there afterwards.  DV_OK or DV_E_NOMEM. */
+int dv_cl_heat(struct dv_cluster *c, struct dv_cluster_fn *f);
 
 /* cluster_replicas.c */
 int dv_cl_replica_new(struct dv_cluster *c, uint64_t id, struct dv_cluster_fn *f, struct dv_cluster_node *n,

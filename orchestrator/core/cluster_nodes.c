@@ -120,7 +120,7 @@ void dv_cl_reconcile_node(struct dv_cluster *c, struct dv_cluster_node *n, uint6
     /* A reconcile may take replicas off this list, so walk the functions with something going on instead. */
     DV_LIST_FOR_EACH_SAFE (it, &c->active) {
         struct dv_cluster_fn *f = DV_LIST_ENTRY(it, struct dv_cluster_fn, active);
-        bool concerned = is_ready(c, n) && (f->unplaced_since_ns || f->scale.last.waiting);
+        bool concerned = is_ready(c, n) && (f->unplaced_since_ns || dv_cluster_fn_waiting(f));
         DV_LIST_FOR_EACH (jt, &f->replicas)
             if (REPLICA_OF_FN(jt)->node == n)
                 concerned = true;

@@ -177,8 +177,8 @@ static int adopt(struct dv_cluster *c, struct dv_cluster_node *n, const struct d
     r->warm_ns = 0; /* when it became warm is not known */
     dv_cl_why(r, "found running on its node");
     dv_cl_event(c, f, r, n, "adopted", "found %s on its node", dv_replica_state_name(rep->state));
-    if (!c->is_learned)
-        dv_scale_hold(&f->scale, &f->policy, n_live(f), now_ns);
+    if (!c->is_learned && dv_cl_heat(c, f) == DV_OK)
+        dv_scale_hold(&f->hot->scale, &f->hot->policy, n_live(f), now_ns);
     dv_cl_reconcile(c, f, now_ns);
     return DV_OK;
 }
