@@ -101,6 +101,7 @@ static int live_new(struct dv_carry *c, const struct dv_carry_replica *r, struct
     for (int i = 0; i < c->n_loops; i++)
         live->news[i] = (struct carry_news){
             .put.fn = carry_loop_put, .remove.fn = carry_loop_remove, .loop = &c->loops[i], .live = live};
+    live->left_ns = dv_clock_now_ns(c->cfg.clock);
     *out = live;
     return DV_OK;
 }
@@ -139,8 +140,10 @@ void dv_carry_free(struct dv_carry *c)
     for (int i = 0; i < c->n_loops; i++)
         carry_loop_deinit(&c->loops[i]);
     size_t i = 0;
-    for (struct carry_live *live; (live = dv_map_next(&c->lives, &i));)
+    for (struct carry_live *live; (live = dv_map_next(&c->lives, &i));) {
+        carry_unasked(live);
         carry_live_unref(live);
+    }
     dv_map_deinit(&c->lives);
     dv_free(c->loops);
     c->is_closed = true;
@@ -184,7 +187,7 @@ void dv_carry_replica_drain(struct dv_carry *c, uint64_t id)
     if (!live)
         return;
     atomic_store(&live->is_draining, true);
-    if (atomic_load(&live->in_flight) == 0)
+    if (carry_inside(live) == 0)
         carry_tell_drained(live);
 }
 
@@ -194,6 +197,7 @@ void dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset
     if (!live)
         return;
     live->why_gone = why;
+    carry_unasked(live);
     for (int i = 0; i < c->n_loops; i++) {
         carry_live_ref(live);
         dv_mailbox_post(c->loops[i].mailbox, &live->news[i].remove);
@@ -206,7 +210,7 @@ int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint
     struct carry_live *live = dv_idmap_find(&c->lives, id);
     if (!live)
         return DV_NOT_FOUND;
-    *out_in_flight = atomic_load(&live->in_flight);
+    *out_in_flight = carry_inside(live);
     *out_served = atomic_load(&live->served);
     return DV_OK;
 }
@@ -254,6 +258,9 @@ void dv_carry_metrics(struct dv_carry *c, struct dv_buf *out)
            "Requests that found a connection kept alive.", sum(c, offsetof(struct carry_loop, reuses)));
     metric(out, "davit_agent_retries_total", DV_METRIC_COUNTER, "Requests repeated on a fresh connection.",
            sum(c, offsetof(struct carry_loop, retries)));
+    metric(out, "davit_agent_requests_held_total", DV_METRIC_COUNTER,
+           "Requests that came to a frozen replica and waited until it ran.",
+           sum(c, offsetof(struct carry_loop, held)));
     metric(out, "davit_agent_request_body_bytes_total", DV_METRIC_COUNTER, "Bytes of request bodies.",
            sum(c, offsetof(struct carry_loop, bytes_in)));
     metric(out, "davit_agent_response_body_bytes_total", DV_METRIC_COUNTER, "Bytes of answers' bodies.",

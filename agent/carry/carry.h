@@ -18,6 +18,9 @@ struct dv_carry_cfg {
     void (*on_trouble)(void *ctx, uint64_t replica, enum dv_link_reset what);
     /* On the state loop: a draining replica has no request inside any more. */
     void (*on_drained)(void *ctx, uint64_t replica);
+    /* On the state loop: a request is held at a replica that sleeps, since held_ns (monotonic); answer with
+     * dv_carry_replica_wake as soon as it can run.  May come once more than needed.  NULL: woken at once. */
+    void (*on_wake)(void *ctx, uint64_t replica, uint64_t held_ns);
     void *ctx;
 };
 
@@ -36,6 +39,14 @@ int dv_carry_replica_put(struct dv_carry *c,
                          const struct dv_carry_replica *r); /* may take requests from now on */
 void dv_carry_replica_drain(struct dv_carry *c,
                             uint64_t id); /* refuses new ones; on_drained follows, at once when idle */
+/* Put to sleep, before it is frozen: requests that come from now on are held until dv_carry_replica_wake and
+ * reported through on_wake.  DV_OK; DV_NO_CAPACITY (a request is inside: nothing changed); DV_NOT_FOUND. */
+int dv_carry_replica_sleep(struct dv_carry *c, uint64_t id);
+/* It runs: held requests go on.  Harmless when it does not sleep or is not known. */
+void dv_carry_replica_wake(struct dv_carry *c, uint64_t id);
+/* When the last request left (or the replica was put), monotonic; 0 while one is inside.  DV_OK or
+ * DV_NOT_FOUND. */
+int dv_carry_idle_since(struct dv_carry *c, uint64_t id, uint64_t *out_since_ns);
 /* Gone: requests inside end with `why` (EXITED ...). */
 void dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why);
 /* Now, over the loops; DV_OK or DV_NOT_FOUND. */

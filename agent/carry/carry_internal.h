@@ -1,5 +1,5 @@
 /* Inside of the carry: what the state loop's side (carry.c), the loops (carry_loop.c) and their streams
- * (stream.c, upconn.c, inquiry.c) share. */
+ * (stream.c, hold.c, upconn.c, inquiry.c) share. */
 #ifndef DV_CARRY_INTERNAL_H
 #define DV_CARRY_INTERNAL_H
 
@@ -38,11 +38,17 @@ enum carry_outcome { /* counted; the label of davit_agent_requests_total */
                      CARRY_N_OUTCOMES
 };
 
+/* In carry_live.in_flight, beside the count: the replica sleeps (hold.c). */
+#define CARRY_ASLEEP (1ull << 63)
+
 struct carry_loop;
 
 /* A replica's place in one loop's mail: made with the replica, so that telling a loop can never fail. */
 struct carry_news {
     struct dv_msg put, remove;
+    struct dv_msg ask; /* loop -> state loop and back again: requests are held here */
+    uint64_t held_ns;  /* of the first of them; the loop's until it has posted `ask` */
+    bool is_asked;     /* `ask` is with the state loop; its field */
     struct carry_loop *loop;
     struct carry_live *live;
 };
@@ -55,7 +61,8 @@ struct carry_live {
     char address_text[64];
     struct dv_addr address;
     _Atomic uint32_t concurrency;
-    _Atomic uint64_t in_flight, served;
+    _Atomic uint64_t in_flight;       /* count of requests inside, and CARRY_ASLEEP */
+    _Atomic uint64_t served, left_ns; /* left_ns: when the last request left, or the replica was put */
     _Atomic bool is_draining, is_drain_told, is_trouble_pending;
     _Atomic int trouble;         /* enum dv_link_reset */
     enum dv_link_reset why_gone; /* set before the removal is posted */
@@ -68,6 +75,7 @@ struct carry_slot {
     struct carry_live *live;
     struct dv_list streams; /* inside now */
     struct dv_list idle;    /* connections, most recently used first */
+    bool is_asking;         /* its `ask` is under way */
 };
 
 /* A connection to a container. */
@@ -111,6 +119,7 @@ struct carry_stream {
     /* answer */
     bool has_head, is_upgraded, is_answer_end, was_retried;
     bool is_seen; /* the function may have had it: no failure may look as if it had not */
+    bool is_held; /* its replica sleeps; nothing has been sent */
     /* its connection broke off: see inquiry.c */
     enum { CARRY_NO_INQUIRY, CARRY_WAITS_TO_KNOCK, CARRY_HAS_KNOCKED } inquiry;
     int knock_fd; /* -1: not knocking */
@@ -133,7 +142,7 @@ struct carry_loop {
     bool is_stopping;
     /* counters: written here, read by the state loop */
     _Atomic uint64_t outcomes[CARRY_N_OUTCOMES];
-    _Atomic uint64_t connects, reuses, retries, bytes_in, bytes_out, n_streams;
+    _Atomic uint64_t connects, reuses, retries, held, bytes_in, bytes_out, n_streams;
 };
 
 struct dv_carry {
@@ -150,6 +159,11 @@ static inline void carry_count(_Atomic uint64_t *c, uint64_t n)
 {
     /* one writer: a plain add is enough, and cheaper than a locked one */
     atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static inline uint64_t carry_inside(const struct carry_live *live)
+{
+    return atomic_load(&live->in_flight) & ~CARRY_ASLEEP;
 }
 
 /* carry.c */
@@ -175,6 +189,10 @@ void carry_up_drop(struct carry_up *u); /* closes; no callback follows */
 void carry_up_drop_idle(struct carry_slot *slot);
 void carry_up_expire(struct dv_timer *t);
 
+/* hold.c */
+void carry_hold(struct carry_stream *s);     /* until its replica is awake: carry_stream_go */
+void carry_unasked(struct carry_live *live); /* state loop: nobody will be answered, the replica is gone */
+
 /* inquiry.c */
 /* The connection is gone, no answer has begun: ends the stream within CARRY_KNOCK_MS + CARRY_WHY_MS, with the
  * best reason. */
@@ -185,8 +203,11 @@ void carry_inquiry_end(struct carry_stream *s); /* stops knocking */
 /* stream.c */
 void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev);
 void carry_stream_event(struct carry_stream *s, const struct dv_link_event *ev);
+void carry_stream_go(struct carry_stream *s); /* it was held: send it */
 /* End it out of turn; the gateway is told why unless the link is gone. */
 void carry_stream_abort(struct carry_stream *s, enum dv_link_reset why);
+/* The same when its replica, or all of us, go away: one that was held may be tried elsewhere. */
+void carry_stream_cut(struct carry_stream *s, enum dv_link_reset why);
 void carry_stream_vanish(struct carry_stream *s);  /* its link is gone */
 void carry_stream_destroy(struct carry_stream *s); /* memory only */
 /* What its connection says. */

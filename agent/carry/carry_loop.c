@@ -11,7 +11,7 @@ static void slot_free(struct carry_loop *l, struct carry_slot *slot, enum dv_lin
 {
     (void)dv_idmap_remove(&l->slots, slot->live->id);
     DV_LIST_FOR_EACH_SAFE (n, &slot->streams)
-        carry_stream_abort(DV_LIST_ENTRY(n, struct carry_stream, node), why);
+        carry_stream_cut(DV_LIST_ENTRY(n, struct carry_stream, node), why);
     carry_up_drop_idle(slot);
     carry_live_unref(slot->live);
     dv_free(slot);
@@ -138,7 +138,7 @@ static void on_stop(struct dv_msg *m)
     size_t i = 0;
     for (struct carry_slot *slot; (slot = dv_map_next(&l->slots, &i));)
         DV_LIST_FOR_EACH_SAFE (n, &slot->streams)
-            carry_stream_abort(DV_LIST_ENTRY(n, struct carry_stream, node), DV_RESET_SHUTDOWN);
+            carry_stream_cut(DV_LIST_ENTRY(n, struct carry_stream, node), DV_RESET_SHUTDOWN);
     dv_loop_stop(l->loop);
 }
 

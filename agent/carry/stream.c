@@ -28,21 +28,25 @@ static void kick(const struct carry_stream *s)
 
 /* ---- slots ---- */
 
-static int slot_enter(struct carry_live *live)
+/* DV_OK: inside; whether it sleeps was read in the same instant (see hold.c). */
+static int slot_enter(struct carry_live *live, bool *is_asleep)
 {
     if (atomic_load(&live->is_draining))
         return DV_NO_CAPACITY;
     uint64_t n = atomic_load(&live->in_flight);
     do {
-        if (n >= atomic_load(&live->concurrency))
+        if ((n & ~CARRY_ASLEEP) >= atomic_load(&live->concurrency))
             return DV_NO_CAPACITY;
     } while (!atomic_compare_exchange_weak(&live->in_flight, &n, n + 1));
+    *is_asleep = n & CARRY_ASLEEP;
     return DV_OK;
 }
 
-static void slot_leave(struct carry_live *live)
+static void slot_leave(struct carry_live *live, uint64_t now_ns)
 {
-    if (atomic_fetch_sub(&live->in_flight, 1) == 1 && atomic_load(&live->is_draining))
+    /* before the count: whoever sees nobody inside sees since when */
+    atomic_store_explicit(&live->left_ns, now_ns, memory_order_relaxed);
+    if ((atomic_fetch_sub(&live->in_flight, 1) & ~CARRY_ASLEEP) == 1 && atomic_load(&live->is_draining))
         carry_tell_drained(live);
 }
 
@@ -101,7 +105,7 @@ static void stream_free(struct carry_stream *s, enum carry_outcome outcome)
     dv_list_remove(&s->node);
     if (outcome == CARRY_OK)
         atomic_fetch_add(&s->slot->live->served, 1);
-    slot_leave(s->slot->live);
+    slot_leave(s->slot->live, dv_loop_now(l->loop));
     carry_count(&l->outcomes[outcome], 1);
     carry_count(&l->n_streams, (uint64_t)-1);
     stream_spare(l, s);
@@ -123,6 +127,11 @@ void carry_stream_abort(struct carry_stream *s, enum dv_link_reset why)
     (void)dv_link_reset(link_of(s), s->id, why); /* not found: the gateway has let go of it already */
     kick(s);
     stream_free(s, outcome_of(why));
+}
+
+void carry_stream_cut(struct carry_stream *s, enum dv_link_reset why)
+{
+    carry_stream_abort(s, s->is_held ? DV_RESET_REFUSED : why);
 }
 
 void carry_stream_vanish(struct carry_stream *s)
@@ -268,7 +277,8 @@ void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev)
         return;
     }
     struct carry_stream *s = stream_new(l);
-    if (!s || slot_enter(slot->live)) {
+    bool is_asleep;
+    if (!s || slot_enter(slot->live, &is_asleep)) {
         if (s)
             stream_spare(l, s);
         refuse(link, ev->stream, DV_RESET_REFUSED);
@@ -284,14 +294,27 @@ void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev)
     s->deadline_ns = ev->request.timeout_ms ? s->arrived_ns + ev->request.timeout_ms * DV_MS : 0;
     s->is_kept_whole = true;
     s->is_request_end = s->has_head = s->is_upgraded = s->is_answer_end = s->was_retried = false;
-    s->is_seen = false;
+    s->is_seen = s->is_held = false;
     s->inquiry = CARRY_NO_INQUIRY;
     s->knock_fd = -1;
     dv_list_push_back(&slot->streams, &s->node);
     carry_count(&l->n_streams, 1);
     dv_link_set_user(link_of(s), s->id, s);
-    if (save_head(s, &ev->request) || begin(s, false))
+    if (save_head(s, &ev->request))
         carry_stream_abort(s, DV_RESET_CONNECT);
+    else if (is_asleep)
+        carry_hold(s);
+    else if (begin(s, false))
+        carry_stream_abort(s, DV_RESET_CONNECT);
+}
+
+void carry_stream_go(struct carry_stream *s)
+{
+    s->is_held = false;
+    if (begin(s, false))
+        carry_stream_abort(s, DV_RESET_CONNECT);
+    else
+        (void)flush(s); /* when that ends it, it has said so */
 }
 
 static void on_link_data(struct carry_stream *s, struct dv_sv bytes)
