@@ -165,7 +165,11 @@ static int start_async(struct app *a, struct dv_err *err)
                                .internal_path = a->internal_sock};
     int rc = dv_random(&cfg.seed, sizeof(cfg.seed), err);
     dv_async_wire(&cfg, a->control, a->gateway);
-    return rc ? rc : dv_async_new(&cfg, &a->async, err);
+    if (!rc)
+        rc = dv_async_new(&cfg, &a->async, err);
+    if (!rc)
+        dv_control_set_backlog(a->control, dv_async_depth, a->async);
+    return rc;
 }
 
 static int start_api(struct app *a, struct dv_err *err)
@@ -327,6 +331,8 @@ static void end(struct app *a)
     if (a->metrics_httpd)
         dv_httpd_stop(a->metrics_httpd);
     dv_api_free(a->api);
+    if (a->control)
+        dv_control_set_backlog(a->control, NULL, NULL);
     dv_async_free(a->async);
     a->async = NULL;
     dv_control_free(a->control);

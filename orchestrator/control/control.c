@@ -142,7 +142,20 @@ static void sample(void *ctx, const struct dv_cluster_fn *f)
             dv_cluster_replica_busy(c->cluster, r->id,
                                     (int64_t)dv_gateway_replica_in_flight(c->gateway, f->uid, r->id));
     }
+    struct dv_backlog b = {0};
+    if (c->backlog) {
+        c->backlog(c->backlog_ctx, f->uid, &b.items, &b.parallel);
+        dv_cluster_backlog(c->cluster, f->uid, &b);
+    }
     dv_cluster_load(c->cluster, f->uid, &s, ctl_now(c));
+}
+
+void dv_control_set_backlog(struct dv_control *c,
+                            void (*backlog)(void *ctx, uint64_t fn_uid, uint64_t *items, uint64_t *parallel),
+                            void *ctx)
+{
+    c->backlog = backlog;
+    c->backlog_ctx = ctx;
 }
 
 static void on_tick(struct dv_timer *t)

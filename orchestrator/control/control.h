@@ -37,6 +37,11 @@ int dv_control_new(const struct dv_control_cfg *cfg,
  * (Use dv_control_on_demand as the gateway's on_demand.) */
 void dv_control_serve(struct dv_control *c, struct dv_gateway *g);
 void dv_control_on_demand(void *control, uint64_t fn_uid);
+/* Who knows of accepted work that waits elsewhere than at the gateway: asked for functions with something
+ * going on.  items: due and not settled; parallel: handed out at a time. */
+void dv_control_set_backlog(struct dv_control *c,
+                            void (*backlog)(void *ctx, uint64_t fn_uid, uint64_t *items, uint64_t *parallel),
+                            void *ctx);
 void dv_control_free(struct dv_control *c); /* replicas keep running on their nodes */
 
 typedef void dv_control_done(void *ctx, int code, const struct dv_err *err, uint64_t revision);

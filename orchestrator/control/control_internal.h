@@ -232,6 +232,8 @@ struct dv_control {
     struct ctl_counters n;
     void (*on_loaded)(void *ctx, int code, const struct dv_err *err);
     void *on_loaded_ctx;
+    void (*backlog)(void *ctx, uint64_t fn_uid, uint64_t *items, uint64_t *parallel); /* or NULL */
+    void *backlog_ctx;
     struct ctl_load *load;
 };
 

@@ -13,10 +13,12 @@
  * seconds to notice.  Before any request was answered its time is unknown, and each waiting request is taken
  * to need its own slot.
  *   rate     arrivals per second over a quarter minute / rps, for functions that name such a target.  The
- * window is always taken whole: a rate is a habit, bursts are what the others are for. A further signal (cpu,
- * a metric of the user's) is a function in `signals` and a field of the sample.
+ * window is always taken whole: a rate is a habit, bursts are what the others are for.
+ * Signals that are no load of the gateway (use of processors, backlog, metrics of the user's) come with the
+ * call as dv_scale_ask; see signals.c.  One that has no data it may believe asks to keep what there is: that
+ * never scales down, and takes nothing from the others.
  *
- * Panic: a proposal of twice what is ready, or anything from zero.  For one stable window from then on the
+ * Panic: load that asks for twice what is ready (panic_threshold), or from zero.  For one stable window the
  * number does not go down, except by idleness. Down: when fewer would have been enough for down_ns, to the
  * most asked for in that time.  Idle for idle_ns with nothing inside: to min, at once. Zero: nothing is
  * ready, nothing starts and nobody waits: min.  A replica that failed is not made again for nobody.
@@ -51,8 +53,17 @@ void dv_scale_policy_of(const struct dv_fn_spec *spec, int64_t override, struct 
         .idle_ns = (uint64_t)(sc->idle_ms > 0 ? sc->idle_ms : 0) * MS,
         .drain_ns = 500 * MS,
     };
-    out->stable_ns = clamp_u64(out->idle_ns, 10 * SECOND, 60 * SECOND);
-    out->down_ns = out->stable_ns / 6;
+    out->stable_ns =
+        sc->window_ms > 0 ? (uint64_t)sc->window_ms * MS : clamp_u64(out->idle_ns, 10 * SECOND, 60 * SECOND);
+    out->down_ns = sc->down_ms > 0 ? (uint64_t)sc->down_ms * MS : out->stable_ns / 6;
+    int64_t panic_percent = sc->panic_window > 0 ? sc->panic_window : 10;
+    out->panic_buckets =
+        (uint16_t)clamp_u64((uint64_t)(panic_percent * DV_SCALE_BUCKETS + 50) / 100, 1, DV_SCALE_BUCKETS);
+    out->panic_threshold = (uint16_t)(sc->panic_threshold > 0 ? sc->panic_threshold : 200);
+    out->up_rate = (uint16_t)sc->up_rate;
+    out->down_rate = (uint16_t)sc->down_rate;
+    out->cpu = (uint16_t)sc->cpu;
+    out->memory = (uint16_t)sc->memory;
 }
 
 /* ---- what was seen ---- */
@@ -82,6 +93,11 @@ static void learn_service_time(struct dv_scale_state *s, const struct dv_scale_s
     double mean = (double)(now->service_ns - s->last.service_ns) / 1e9 / n;
     double weight = s->service_s > 0 ? n / (n + 10) : 1; /* the last ten or so requests are remembered */
     s->service_s += (mean - s->service_s) * weight;
+}
+
+double dv_scale_service_s(const struct dv_scale_state *s)
+{
+    return (double)s->service_s;
 }
 
 /* Put the time since the last sample into its buckets, evenly. */
@@ -205,7 +221,7 @@ static double stable_signal(const struct dv_scale_state *s, const struct dv_scal
 
 static double panic_signal(const struct dv_scale_state *s, const struct dv_scale_policy *p)
 {
-    return mean_load(s, p, DV_SCALE_PANIC_BUCKETS) / (double)p->target;
+    return mean_load(s, p, p->panic_buckets) / (double)p->target;
 }
 
 static double drain_signal(const struct dv_scale_state *s, const struct dv_scale_policy *p)
@@ -230,21 +246,33 @@ static double rate_signal(const struct dv_scale_state *s, const struct dv_scale_
     return came / ((double)n * width) / (double)p->rps;
 }
 
-enum signal_id { STABLE, PANIC, DRAIN, RATE, N_SIGNALS };
-
 static const struct {
     const char *text;
     double (*propose)(const struct dv_scale_state *s, const struct dv_scale_policy *p);
 } signals[] = {
-    [STABLE] = {"mean load of the long window", stable_signal},
-    [PANIC] = {"mean load of the short window", panic_signal},
-    [DRAIN] = {"the queue should empty soon", drain_signal},
-    [RATE] = {"requests a second", rate_signal},
+    [DV_SIG_STABLE] = {"mean load of the long window", stable_signal},
+    [DV_SIG_PANIC] = {"mean load of the short window", panic_signal},
+    [DV_SIG_DRAIN] = {"the queue should empty soon", drain_signal},
+    [DV_SIG_RATE] = {"requests a second", rate_signal},
 };
-_Static_assert(DV_COUNT(signals) == N_SIGNALS, "every signal has its row");
+_Static_assert(DV_COUNT(signals) == DV_SIG_N_OWN, "every signal has its row");
 
-/* A tenth of a replica is not worth another one: samples are that coarse. */
-static int64_t replicas_of(double x)
+static const char *const signal_names[] = {
+    [DV_SIG_STABLE] = "stable", [DV_SIG_PANIC] = "panic",     [DV_SIG_DRAIN] = "queue",
+    [DV_SIG_RATE] = "rps",      [DV_SIG_BACKLOG] = "backlog", [DV_SIG_CPU] = "cpu",
+    [DV_SIG_MEMORY] = "memory", [DV_SIG_METRIC] = "metric",   [DV_SIG_USED] = "used",
+    [DV_SIG_BURST] = "burst",   [DV_SIG_WAITS] = "waits",     [DV_SIG_MINIMUM] = "minimum",
+    [DV_SIG_IDLE] = "idle",     [DV_SIG_SET] = "set",         [DV_SIG_PINNED] = "pinned",
+};
+_Static_assert(DV_COUNT(signal_names) == DV_SIG_N, "every signal has its name");
+
+const char *dv_scale_signal_name(enum dv_scale_signal s)
+{
+    return (unsigned)s < DV_SIG_N ? signal_names[s] : "unknown";
+}
+
+/* Samples are that coarse. */
+int64_t dv_scale_replicas_of(double x)
 {
     return x <= 0 ? 0 : x >= 1e9 ? 1000000000 : (int64_t)ceil(x - 0.1);
 }
@@ -256,18 +284,32 @@ static bool is_idle(const struct dv_scale_state *s, const struct dv_scale_policy
     return load_now(s) <= 0 && now_ns - s->active_ns >= p->idle_ns;
 }
 
-static void settle(struct dv_scale_state *s, int64_t wanted, struct dv_scale_decision *out)
+static void settle(struct dv_scale_state *s, int64_t wanted, enum dv_scale_signal by,
+                   struct dv_scale_decision *out)
 {
     s->current = wanted;
     out->wanted = wanted;
+    out->signal = (uint8_t)by;
 }
+
+void dv_scale_own(const struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t out[DV_SIG_N_OWN])
+{
+    for (size_t i = 0; i < DV_SIG_N_OWN; i++)
+        out[i] = dv_scale_replicas_of(signals[i].propose(s, p));
+}
+
+struct winner {
+    enum dv_scale_signal signal;
+    const char *why;
+    bool says_all; /* why needs no numbers beside it */
+};
 
 /* The number does not go down while panicking, nor before fewer was enough for a while. */
 static int64_t steady(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, int64_t floor_now,
-                      uint64_t now_ns, const char **why)
+                      uint64_t now_ns, struct winner *w)
 {
     if (now_ns < s->panic_until_ns && s->panic_max > n) {
-        *why = "as many as the last burst took";
+        *w = (struct winner){DV_SIG_BURST, "as many as the last burst took", false};
         return s->panic_max;
     }
     if (now_ns >= s->panic_until_ns)
@@ -283,12 +325,45 @@ static int64_t steady(struct dv_scale_state *s, const struct dv_scale_policy *p,
     if (n > s->below_max)
         s->below_max = n;
     if (now_ns - s->below_since_ns < p->down_ns) {
-        *why = "waits before going down";
+        *w = (struct winner){DV_SIG_WAITS, "waits before going down", false};
         return floor_now;
     }
     n = s->below_max;
     s->below_since_ns = 0;
-    *why = "fewer were enough for a while";
+    if (p->down_rate && n < floor_now / p->down_rate)
+        n = floor_now / p->down_rate;
+    if (w->signal < DV_SIG_N_OWN || w->signal == DV_SIG_USED)
+        w->why = "fewer were enough for a while";
+    return n;
+}
+
+/* At once, no more than up_rate times what is ready; what was asked for already stays. */
+static int64_t hold_back(const struct dv_scale_state *s, const struct dv_scale_policy *p,
+                         const struct dv_scale_seen *seen, int64_t n)
+{
+    int64_t cap = (seen->ready > 1 ? seen->ready : 1) * (int64_t)p->up_rate;
+    if (p->up_rate == 0 || n <= cap)
+        return n;
+    int64_t have = n < s->current ? n : s->current;
+    return have > cap ? have : cap;
+}
+
+static int64_t what_there_is(const struct dv_scale_state *s, const struct dv_scale_seen *seen)
+{
+    return s->current > 0 ? s->current : seen->ready;
+}
+
+static int64_t hear_asks(const struct dv_scale_state *s, const struct dv_scale_seen *seen, int64_t n,
+                         struct winner *w)
+{
+    for (size_t i = 0; i < seen->n_asks; i++) {
+        const struct dv_scale_ask *a = &seen->asks[i];
+        int64_t asked = a->is_hold ? what_there_is(s, seen) : a->replicas;
+        if (asked <= n)
+            continue;
+        n = asked;
+        *w = (struct winner){a->signal, a->text, true};
+    }
     return n;
 }
 
@@ -296,40 +371,61 @@ static void decide_by_load(struct dv_scale_state *s, const struct dv_scale_polic
                            const struct dv_scale_seen *seen, uint64_t now_ns, struct dv_scale_decision *out)
 {
     int64_t n = 1; /* in use, or used lately: one stays until idle */
-    const char *why = "used lately";
-    int64_t proposals[N_SIGNALS];
-    for (size_t i = 0; i < N_SIGNALS; i++) {
-        proposals[i] = replicas_of(signals[i].propose(s, p));
-        if (proposals[i] > n || (i == 0 && proposals[i] == n)) {
-            n = proposals[i];
-            why = signals[i].text;
+    struct winner w = {DV_SIG_USED, "used lately", false};
+    int64_t own[DV_SIG_N_OWN];
+    dv_scale_own(s, p, own);
+    for (unsigned i = 0; i < DV_SIG_N_OWN; i++)
+        if (own[i] > n || (i == 0 && own[i] == n)) {
+            n = own[i];
+            w = (struct winner){(enum dv_scale_signal)i, signals[i].text, false};
         }
-    }
-    int64_t burst = proposals[PANIC] > proposals[DRAIN] ? proposals[PANIC] : proposals[DRAIN];
-    if (seen->ready == 0 || burst >= 2 * seen->ready)
+    int64_t burst = own[DV_SIG_PANIC] > own[DV_SIG_DRAIN] ? own[DV_SIG_PANIC] : own[DV_SIG_DRAIN];
+    n = hold_back(s, p, seen, n);
+    if (seen->ready == 0 || burst * 100 >= p->panic_threshold * seen->ready)
         panic(s, p, clamp(p, n), now_ns);
+    n = hold_back(s, p, seen, hear_asks(s, seen, n, &w));
+    if (n < p->min)
+        w = (struct winner){DV_SIG_MINIMUM, p->is_scheduled ? "its minimum by schedule" : "its minimum",
+                            false};
     n = clamp(p, n);
-    n = clamp(p, steady(s, p, n, s->current, now_ns, &why));
-    settle(s, n, out);
-    (void)snprintf(out->reason, sizeof(out->reason),
-                   "%s: %llu waiting, %llu in flight, target %lld a replica; %s",
-                   n == p->max                        ? "at its maximum"
-                   : n > seen->ready + seen->starting ? "more needed"
-                                                      : "enough",
-                   (unsigned long long)s->last.waiting, (unsigned long long)s->last.in_flight,
-                   (long long)p->target, why);
+    n = clamp(p, steady(s, p, n, s->current, now_ns, &w));
+    settle(s, n, w.signal, out);
+    const char *verdict = n == p->max                        ? "at its maximum"
+                          : n > seen->ready + seen->starting ? "more needed"
+                                                             : "enough";
+    if (w.says_all)
+        (void)snprintf(out->reason, sizeof(out->reason), "%s: %s", verdict, w.why);
+    else
+        (void)snprintf(out->reason, sizeof(out->reason),
+                       "%s: %llu waiting, %llu in flight, target %lld a replica; %s", verdict,
+                       (unsigned long long)s->last.waiting, (unsigned long long)s->last.in_flight,
+                       (long long)p->target, w.why);
+}
+
+/* Is it in use by what the gateway does not see?  Then it is not idle; nor while nobody can say. */
+static bool listen_for_use(struct dv_scale_state *s, const struct dv_scale_seen *seen, uint64_t now_ns)
+{
+    bool is_active = false, is_kept = false;
+    for (size_t i = 0; i < seen->n_asks; i++) {
+        const struct dv_scale_ask *a = &seen->asks[i];
+        is_active |= a->is_active && !a->is_hold;
+        is_kept |= a->is_hold && a->keeps_awake && seen->ready + seen->starting > 0;
+    }
+    if (is_active || is_kept)
+        dv_scale_touch(s, now_ns);
+    return is_active;
 }
 
 /* As it was set, or as a queue asked for since. */
 static void decide_as_set(struct dv_scale_state *s, const struct dv_scale_policy *p,
                           struct dv_scale_decision *out)
 {
-    int64_t queue = replicas_of(drain_signal(s, p));
+    int64_t queue = dv_scale_replicas_of(drain_signal(s, p));
     bool is_more = queue > s->set_to && s->set_to < p->max;
     if (is_more)
         s->set_to = queue;
     s->set_to = clamp(p, s->set_to);
-    settle(s, s->set_to, out);
+    settle(s, s->set_to, DV_SIG_SET, out);
     (void)snprintf(out->reason, sizeof(out->reason), "%s %lld%s%s",
                    s->is_beginning ? "begins with" : "set to", (long long)s->set_to,
                    s->is_beginning ? "" : " by the scale API", is_more ? ", more for a queue" : "");
@@ -342,7 +438,7 @@ void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
     struct dv_scale_policy free_policy = *p;
     if (p->override > 0) {
         calm(s);
-        settle(s, p->override > p->max ? p->max : p->override, out);
+        settle(s, p->override > p->max ? p->max : p->override, DV_SIG_PINNED, out);
         (void)snprintf(out->reason, sizeof(out->reason), "pinned to %lld by the scale API",
                        (long long)out->wanted);
         return;
@@ -350,7 +446,7 @@ void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
     if (p->override == 0) {
         if (s->last.waiting == 0) {
             calm(s);
-            settle(s, 0, out);
+            settle(s, 0, DV_SIG_PINNED, out);
             (void)snprintf(out->reason, sizeof(out->reason),
                            "put to sleep by the scale API, until the next request");
             return;
@@ -358,7 +454,8 @@ void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
         out->override_over = true;
         free_policy.override = -1;
     }
-    bool nobody = seen->ready + seen->starting == 0 && s->last.waiting == 0;
+    bool is_used = listen_for_use(s, seen, now_ns);
+    bool nobody = seen->ready + seen->starting == 0 && s->last.waiting == 0 && !is_used;
     if (now_ns < s->set_until_ns && (nobody || !s->is_beginning) &&
         !(s->is_beginning && is_idle(s, p, now_ns))) {
         decide_as_set(s, p, out);
@@ -367,14 +464,11 @@ void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
     if (nobody || is_idle(s, p, now_ns)) {
         char idle[32];
         calm(s);
-        settle(s, p->min, out);
+        settle(s, p->min, p->min > 0 && p->is_scheduled ? DV_SIG_MINIMUM : DV_SIG_IDLE, out);
         dv_format_duration((int64_t)(p->idle_ns / MS), idle);
-        if (nobody)
-            (void)snprintf(out->reason, sizeof(out->reason), "nobody waits, minimum is %lld",
-                           (long long)p->min);
-        else
-            (void)snprintf(out->reason, sizeof(out->reason), "no request for %s, minimum is %lld", idle,
-                           (long long)p->min);
+        (void)snprintf(out->reason, sizeof(out->reason), "%s%s, minimum is %lld%s",
+                       nobody ? "nobody waits" : "no request for ", nobody ? "" : idle, (long long)p->min,
+                       p->is_scheduled ? " by schedule" : "");
         return;
     }
     decide_by_load(s, &free_policy, seen, now_ns, out);

@@ -10,16 +10,46 @@
 #include <stdint.h>
 #include "proto/wire/types.h"
 
-enum { DV_SCALE_BUCKETS = 60, DV_SCALE_PANIC_BUCKETS = 6 };
+enum { DV_SCALE_BUCKETS = 60 };
+
+/* What asks for replicas, or decides without being asked. */
+enum dv_scale_signal {
+    /* from the load of the gateway */
+    DV_SIG_STABLE,
+    DV_SIG_PANIC,
+    DV_SIG_DRAIN,
+    DV_SIG_RATE,
+    DV_SIG_N_OWN,
+    /* struct dv_scale_ask */
+    DV_SIG_BACKLOG = DV_SIG_N_OWN,
+    DV_SIG_CPU,
+    DV_SIG_MEMORY,
+    DV_SIG_METRIC,
+    /* what else a decision may rest on */
+    DV_SIG_USED,
+    DV_SIG_BURST,
+    DV_SIG_WAITS,
+    DV_SIG_MINIMUM,
+    DV_SIG_IDLE,
+    DV_SIG_SET,
+    DV_SIG_PINNED,
+    DV_SIG_N
+};
+const char *dv_scale_signal_name(enum dv_scale_signal s); /* "stable" ... "pinned" */
 
 struct dv_scale_policy { /* a function's settings */
     int64_t min, max, concurrency, target;
     int64_t rps;      /* arrivals a second that one replica should get; 0: not looked at */
     int64_t override; /* replicas pinned by the scale API; -1: none; 0: asleep until somebody waits */
     uint64_t idle_ns;
-    uint64_t stable_ns; /* long window; the panic window is its tenth */
-    uint64_t drain_ns;  /* a queue should be empty within this */
-    uint64_t down_ns;   /* fewer must have been enough for this long */
+    uint64_t stable_ns;          /* long window */
+    uint64_t drain_ns;           /* a queue should be empty within this */
+    uint64_t down_ns;            /* fewer must have been enough for this long */
+    uint16_t panic_buckets;      /* of DV_SCALE_BUCKETS: the short window */
+    uint16_t panic_threshold;    /* percent of what is ready */
+    uint16_t up_rate, down_rate; /* 0: no bound */
+    uint16_t cpu, memory;        /* percent; 0: not looked at */
+    bool is_scheduled;           /* min is what a window of the schedule asks for */
 };
 /* Of a spec as it works (dv_fn_spec_resolved).  Windows follow `idle`: whoever wants it down soon gets short
  * memories. */
@@ -52,14 +82,28 @@ struct dv_scale_state {             /* zero to begin */
     bool is_beginning; /* set_to is where a new function starts */
 };
 
+/* What a signal beside the gateway's load asks for: use of processors, a metric of the user's. */
+struct dv_scale_ask {
+    enum dv_scale_signal signal;
+    uint8_t index;    /* of the metric */
+    bool is_active;   /* it is in use, whatever the requests say: wakes it, and it is not idle */
+    bool is_hold;     /* nothing is known that may be believed: what there is stays */
+    bool keeps_awake; /* while it is held it does not fall asleep either */
+    int64_t replicas;
+    const char *text; /* for a person; borrowed for the call */
+};
+
 struct dv_scale_seen {
     int64_t ready;    /* take requests now, those of an older generation too */
     int64_t starting; /* will */
+    const struct dv_scale_ask *asks;
+    size_t n_asks;
 };
 
 struct dv_scale_decision {
     int64_t wanted;
     bool override_over; /* the function was put to sleep and somebody waits: the override is spent */
+    uint8_t signal;     /* enum dv_scale_signal: what it rests on */
     char reason[160];   /* for a person */
 };
 
@@ -78,6 +122,12 @@ void dv_scale_set(struct dv_scale_state *s, const struct dv_scale_policy *p, int
 void dv_scale_begin(struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t n, uint64_t now_ns);
 void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
                      const struct dv_scale_seen *seen, uint64_t now_ns, struct dv_scale_decision *out);
+/* Mean time of a request inside a replica; 0: not known yet. */
+double dv_scale_service_s(const struct dv_scale_state *s);
+/* What the gateway's load asks for by itself, before minimum, maximum and patience. */
+void dv_scale_own(const struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t out[DV_SIG_N_OWN]);
+/* Replicas that a measure of x replicas' worth means: a tenth of one is not worth another. */
+int64_t dv_scale_replicas_of(double x);
 /* Cut a decision to what can be had: `have` exist or are being made, `room` more fit. */
 void dv_scale_bound(struct dv_scale_decision *d, int64_t have, int64_t room);
 

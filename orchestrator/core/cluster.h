@@ -14,6 +14,7 @@
 #include "orchestrator/core/crashloop.h"
 #include "orchestrator/core/lifecycle.h"
 #include "orchestrator/core/sched.h"
+#include "orchestrator/core/signals.h"
 #include "proto/base/arena.h"
 #include "proto/base/list.h"
 #include "proto/base/map.h"
@@ -43,6 +44,7 @@ struct dv_cluster_hot {
     struct dv_scale_policy policy;
     struct dv_scale_state scale;
     struct dv_scale_decision decision;
+    struct dv_backlog backlog;
 };
 
 struct dv_cluster_fn {
@@ -72,6 +74,7 @@ struct dv_cluster_replica {
     uint64_t since_ns; /* of this state */
     uint64_t asked_ns, placed_ns, sent_ns, warm_ns;
     int64_t in_flight;
+    struct dv_usage usage;
     char why[160]; /* it is where it is */
     /* internal */
     struct dv_list of_fn, of_node, pending;
@@ -154,6 +157,8 @@ int dv_cluster_reports(struct dv_cluster *c, uint64_t node, const struct dv_repl
 /* Somebody waits for this function and no slot is free. */
 void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns);
 void dv_cluster_load(struct dv_cluster *c, uint64_t fn_uid, const struct dv_scale_sample *s, uint64_t now_ns);
+/* Accepted work of this function that waits elsewhere than at the gateway. */
+void dv_cluster_backlog(struct dv_cluster *c, uint64_t fn_uid, const struct dv_backlog *b);
 void dv_cluster_replica_busy(struct dv_cluster *c, uint64_t replica, int64_t in_flight);
 /* Time passed: decide for every active function, give up silent nodes. */
 void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns);

@@ -312,7 +312,9 @@ static void still_unplaced(struct dv_cluster *c, struct dv_cluster_fn *f)
 static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct census *k, uint64_t now_ns)
 {
     int64_t before = f->asked;
-    struct dv_scale_seen seen = {k->ready + k->leaving_ready, k->starting};
+    struct cl_asks asks;
+    dv_cl_asks(c, f, now_ns, &asks);
+    struct dv_scale_seen seen = {k->ready + k->leaving_ready, k->starting, asks.v, asks.n};
     dv_scale_decide(&f->hot->scale, &f->hot->policy, &seen, now_ns, &f->hot->decision);
     if (f->hot->decision.override_over && f->hot->policy.override == 0) {
         f->hot->policy.override = -1;

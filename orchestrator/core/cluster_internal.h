@@ -6,6 +6,7 @@
 
 #include "proto/base/alloc.h"
 #include "proto/base/err.h"
+#include "proto/wire/codec.h"
 
 enum { DV_CL_TEXT_MAX = 239 };
 
@@ -58,6 +59,17 @@ void dv_cl_failed(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv
 void dv_cl_fn_free(struct dv_cluster_fn *f);
 /* f->hot is there afterwards.  DV_OK or DV_E_NOMEM. */
 int dv_cl_heat(struct dv_cluster *c, struct dv_cluster_fn *f);
+
+/* cluster_signals.c */
+enum { CL_ASKS_MAX = 3 };
+struct cl_asks {
+    struct dv_scale_ask v[CL_ASKS_MAX];
+    char text[CL_ASKS_MAX][DV_ASK_TEXT];
+    size_t n;
+};
+/* f->hot is there. */
+void dv_cl_asks(const struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns,
+                struct cl_asks *out);
 
 /* cluster_replicas.c */
 int dv_cl_replica_new(struct dv_cluster *c, uint64_t id, struct dv_cluster_fn *f, struct dv_cluster_node *n,

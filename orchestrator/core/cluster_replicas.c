@@ -213,6 +213,7 @@ static void apply(struct dv_cluster *c, struct dv_cluster_replica *r, const stru
     enum dv_replica_state before = r->state;
     r->was_reported = r->in_last_full = true;
     r->in_flight = rep->in_flight;
+    dv_usage_note(&r->usage, rep->cpu_us, rep->memory_bytes, now_ns);
     if (rep->state == DV_REPLICA_GONE) {
         if (before == DV_REPLICA_FAILED && r->fn)
             dv_cl_detach_node(c, r);

@@ -345,6 +345,22 @@ uint64_t dv_async_backlog(const struct dv_async *a, uint64_t fn_uid)
     return q ? q->n_items : 0;
 }
 
+void dv_async_depth(void *async, uint64_t fn_uid, uint64_t *items, uint64_t *parallel)
+{
+    const struct dv_async *a = async;
+    char name[DV_ASYNC_QUEUE_NAME];
+    dv_async_queue_name(name, false, fn_uid);
+    const struct dv_async_queue *q = a ? dv_map_find(&a->queues, dv_sv_c(name)) : NULL;
+    struct dv_async_fn fn = {0};
+    *items = *parallel = 0;
+    if (!q || q->is_gone || !q->n_items || a->cfg.find(a->cfg.find_ctx, fn_uid, &fn))
+        return;
+    /* What waits for another try later is no work now. */
+    uint64_t busy = q->n_in_flight + q->n_claims;
+    *items = q->next_due_ms > wall_ms(a) && q->n_items > busy ? busy : q->n_items;
+    *parallel = queue_limit(q, &fn);
+}
+
 /* ---- start: what the process before left ---- */
 
 struct found { /* in the load job's arena */

@@ -63,6 +63,9 @@ void dv_async_accept(void *async, struct dv_async_accept *accept);
 void dv_async_fn_removed(struct dv_async *a, uint64_t fn_uid);
 /* Items accepted and not yet settled, those under way included. */
 uint64_t dv_async_backlog(const struct dv_async *a, uint64_t fn_uid);
+/* The same, as the autoscaler wants it: those that are due, and how many are handed out at a time.  async may
+ * be NULL.  (dv_control_set_backlog's function.) */
+void dv_async_depth(void *async, uint64_t fn_uid, uint64_t *items, uint64_t *parallel);
 /* Prometheus text: davit_async_* and the names of OpenFaaS' queue worker. */
 void dv_async_metrics(const struct dv_async *a, struct dv_buf *out);
 /* Calls under way are cut off and delivered again after the next start; clients still waiting for their 202

@@ -110,6 +110,13 @@ static int check_numbers(const struct dv_fn_spec *s, struct dv_err *err)
         return dv_err_field(err, DV_INVALID, "scale.target",
                             "scale.target (%" PRId64 ") must not be above scale.concurrency (%" PRId64 ")",
                             s->scale.target, s->scale.concurrency);
+    if (s->scale.cpu && !s->limits.cpu_mcpu && !s->requests.cpu_mcpu)
+        return dv_err_field(err, DV_INVALID, "scale.cpu",
+                            "scale.cpu is a percentage of limits.cpu or requests.cpu: give one of them");
+    if (s->scale.memory && !s->limits.memory_bytes && !s->requests.memory_bytes)
+        return dv_err_field(
+            err, DV_INVALID, "scale.memory",
+            "scale.memory is a percentage of limits.memory or requests.memory: give one of them");
     char a[32], b[32];
     if (s->limits.memory_bytes && s->requests.memory_bytes > s->limits.memory_bytes) {
         dv_format_bytes(s->requests.memory_bytes, a);

@@ -113,11 +113,19 @@ static const struct dv_field scale[] = {
     FIELD(INT, "concurrency", concurrency, .min = 1, .max = 10000, .flags = DV_F_QUIET),
     FIELD(INT, "target", target, .min = 1, .max = 10000, .flags = DV_F_QUIET),
     FIELD(INT, "rps", rps, .min = 1, .max = 1000000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
+    FIELD(INT, "cpu", cpu, .min = 1, .max = 1000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
+    FIELD(INT, "memory", memory, .min = 1, .max = 100, .flags = DV_F_QUIET | DV_F_ZERO_OK),
     FIELD(DURATION, "idle", idle_ms, .min = 100, .max = 30 * DAY, .flags = DV_F_QUIET),
     FIELD(INT, "primed", primed, .min = 0, .max = 1000, .flags = DV_F_QUIET),
     FIELD(DURATION, "freeze", freeze_ms, .min = 10, .max = 30 * DAY, .def = SECOND, .flags = DV_F_QUIET),
     FIELD(INT, "queue_max", queue_max, .min = 1, .max = 1000000, .def = 1000),
     FIELD(DURATION, "queue_timeout", queue_timeout_ms, .min = 1, .max = DAY, .flags = DV_F_QUIET),
+    FIELD(DURATION, "window", window_ms, .min = 6 * SECOND, .max = HOUR, .flags = DV_F_QUIET),
+    FIELD(INT, "panic_window", panic_window, .min = 1, .max = 100, .def = 10, .flags = DV_F_QUIET),
+    FIELD(INT, "panic_threshold", panic_threshold, .min = 110, .max = 1000, .def = 200, .flags = DV_F_QUIET),
+    FIELD(DURATION, "down", down_ms, .min = 1, .max = HOUR, .flags = DV_F_QUIET),
+    FIELD(INT, "up_rate", up_rate, .min = 2, .max = 1000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
+    FIELD(INT, "down_rate", down_rate, .min = 2, .max = 1000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
 };
 #undef T
 const struct dv_wire_type dv_type_scale = TABLE_INIT_(struct dv_scale, scale);

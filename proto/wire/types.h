@@ -62,12 +62,20 @@ struct dv_scale {
     int64_t concurrency; /* requests at once in one replica; default 100 for http, 1 for stdio; 1..10000 */
     int64_t target;      /* wanted in-flight per replica; default 70 % of concurrency, at least 1 */
     int64_t rps;         /* wanted requests per second per replica, beside target; 0: not looked at */
+    int64_t cpu;         /* wanted use of a replica's processors, percent of limit or request; 0: no matter */
+    int64_t memory;      /* the same of its memory */
     int64_t
         idle_ms; /* without requests before going down to min (and to zero); 0: not given (dv_fn_idle_ms) */
     int64_t primed;           /* sandboxes kept ready for functions of its pool; default 0.  dv_pool_of */
     int64_t freeze_ms;        /* without requests before a replica is frozen; default 1000 */
     int64_t queue_max;        /* waiting requests; default 1000 */
     int64_t queue_timeout_ms; /* longest wait for a slot; default: the function's timeout */
+    int64_t window_ms;       /* that load is averaged over; 0: not given, then idle_ms within 10 s to 1 min */
+    int64_t panic_window;    /* percent of it that a burst is seen in; default 10 */
+    int64_t panic_threshold; /* percent of what is ready that makes a burst; default 200 */
+    int64_t down_ms;   /* fewer must have been enough for so long; 0: not given, then a sixth of the window */
+    int64_t up_rate;   /* at most so many times what is ready, at once; 0: no bound but max and room */
+    int64_t down_rate; /* at most divided by so much in one step; 0: no bound */
 };
 
 struct dv_fn_spec {

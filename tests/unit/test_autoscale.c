@@ -7,6 +7,7 @@
 #include "orchestrator/core/autoscale.h"
 #include "proto/base/auto.h"
 #include "proto/base/rng.h"
+#include "proto/wire/codec.h"
 
 #define MS 1000000ull
 #define S  1000000000ull
@@ -350,6 +351,193 @@ static void a_gap_in_the_samples_or_counters_that_began_anew_do_no_harm(void **s
     assert_int_equal(run(&b, 1, 0, 100), 1);
 }
 
+/* ---------------------------------------------------------------- windows and rates of one's own */
+
+static struct dv_scale_policy policy_of(const char *scale)
+{
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    char json[300];
+    struct dv_fn_spec spec;
+    struct dv_scale_policy p;
+    struct dv_err err = DV_ERR_INIT;
+    (void)snprintf(json, sizeof(json),
+                   "{\"name\":\"f\",\"image\":\"i\",\"limits\":{\"cpu\":\"1\",\"memory\":\"64Mi\"},"
+                   "\"scale\":{%s}}",
+                   scale);
+    if (dv_wire_decode(&dv_type_fn_spec, dv_sv_c(json), 4096, 0, &arena, &spec, &err) ||
+        dv_fn_spec_finish(&spec, &arena, &err))
+        fail_msg("%s", err.msg);
+    dv_scale_policy_of(&spec, -1, &p);
+    return p;
+}
+
+static void windows_follow_idle_unless_they_are_given(void **state)
+{
+    (void)state;
+    struct dv_scale_policy p = policy_of("\"idle\":\"30s\"");
+    assert_int_equal(p.stable_ns, 30 * S);
+    assert_int_equal(p.down_ns, 5 * S);
+    assert_int_equal(p.panic_buckets, DV_SCALE_BUCKETS / 10);
+    assert_int_equal(p.panic_threshold, 200);
+    p = policy_of(
+        "\"idle\":\"30s\",\"window\":\"6s\",\"panic_window\":50,\"panic_threshold\":300,\"down\":\"2m\","
+        "\"up_rate\":3,\"down_rate\":2,\"cpu\":70,\"memory\":80");
+    assert_int_equal(p.stable_ns, 6 * S);
+    assert_int_equal(p.down_ns, 120 * S);
+    assert_int_equal(p.panic_buckets, DV_SCALE_BUCKETS / 2);
+    assert_int_equal(p.panic_threshold, 300);
+    assert_int_equal(p.up_rate, 3);
+    assert_int_equal(p.down_rate, 2);
+    assert_int_equal(p.cpu, 70);
+    assert_int_equal(p.memory, 80);
+    p = policy_of("\"panic_window\":1");
+    assert_int_equal(p.panic_buckets, 1);
+}
+
+static void at_once_it_grows_by_no_more_than_its_rate(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 100, 1, 1, 60000);
+    b.policy.up_rate = 3;
+    b.sample.waiting = 80;
+    assert_int_equal(decide(&b), 3);
+    b.seen.starting = 3; /* they are on their way: what is ready counts */
+    b.now += 100 * MS;
+    assert_int_equal(decide(&b), 3);
+    b.seen = (struct dv_scale_seen){.ready = 3};
+    b.now += 100 * MS;
+    assert_int_equal(decide(&b), 9);
+    b.seen.ready = 2; /* one died: what was asked for stays asked for */
+    b.now += 100 * MS;
+    assert_int_equal(decide(&b), 9);
+}
+
+static void it_shrinks_step_by_step_by_its_rate(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 100, 1, 1, 60000);
+    b.policy.down_rate = 2;
+    run(&b, 0, 16, 70000);
+    assert_int_equal(b.d.wanted, 16);
+    int64_t last = 16, steps = 0;
+    for (int i = 0; i < 3000 && last > 1; i++) {
+        int64_t n = run(&b, 0, 1, 100);
+        assert_true(n >= last / 2);
+        steps += n != last;
+        last = n;
+    }
+    assert_int_equal(last, 1);
+    assert_true(steps >= 4);
+}
+
+static void a_higher_threshold_takes_a_rise_for_a_habit(void **state)
+{
+    (void)state;
+    struct bench calm = bench_of(0, 100, 1, 1, 60000), nervous = calm;
+    calm.policy.panic_threshold = 1000;
+    run(&calm, 0, 2, 30000);
+    run(&nervous, 0, 2, 30000);
+    calm.state.panic_until_ns = nervous.state.panic_until_ns = 0; /* the start from zero is long ago */
+    run(&calm, 3, 2, 100);
+    run(&nervous, 3, 2, 100);
+    assert_true(calm.state.panic_until_ns == 0);
+    assert_true(nervous.state.panic_until_ns > 0);
+}
+
+/* ---------------------------------------------------------------- asks of other signals */
+
+static int64_t run_asked(struct bench *b, const struct dv_scale_ask *asks, size_t n, uint64_t in_flight,
+                         uint64_t ms)
+{
+    for (uint64_t t = 0; t < ms; t += 100) {
+        b->seen.asks = asks;
+        b->seen.n_asks = n;
+        (void)run(b, 0, in_flight, 100);
+    }
+    b->seen.asks = NULL;
+    b->seen.n_asks = 0;
+    return b->d.wanted;
+}
+
+static void the_largest_ask_counts_and_is_named(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 20, 100, 70, 10000);
+    struct dv_scale_ask asks[] = {{.signal = DV_SIG_CPU, .replicas = 3, .text = "cpu at 120 %"},
+                                  {.signal = DV_SIG_METRIC, .replicas = 7, .text = "metric q is 70"}};
+    assert_int_equal(run_asked(&b, asks, 2, 1, 1000), 7);
+    assert_int_equal(b.d.signal, DV_SIG_METRIC);
+    assert_non_null(strstr(b.d.reason, "metric q is 70"));
+    asks[1].replicas = 700;
+    assert_int_equal(run_asked(&b, asks, 2, 1, 100), 20);
+    asks[1].replicas = 0;
+    assert_int_equal(run_asked(&b, asks, 2, 1, 20000), 3);
+}
+
+static void an_active_metric_wakes_and_an_idle_one_lets_it_sleep(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 20, 100, 70, 5000);
+    struct dv_scale_ask ask = {.signal = DV_SIG_METRIC, .is_active = true, .text = "metric q is 4"};
+    assert_int_equal(run_asked(&b, &ask, 1, 0, 100), 1); /* active is at least one */
+    assert_int_equal(run_asked(&b, &ask, 1, 0, 60000), 1);
+    ask.is_active = false;
+    assert_int_equal(run_asked(&b, &ask, 1, 0, 4800), 1); /* the idle time begins with its end */
+    assert_int_equal(run_asked(&b, &ask, 1, 0, 300), 0);
+}
+
+static void a_signal_without_data_keeps_what_there_is_and_harms_no_other(void **state)
+{
+    (void)state;
+    struct bench b = bench_of(0, 20, 1, 1, 10000);
+    struct dv_scale_ask ask = {.signal = DV_SIG_METRIC,
+                               .is_hold = true,
+                               .keeps_awake = true,
+                               .text = "metric q stale for 40 s: keeps 4"};
+    assert_int_equal(run_asked(&b, &ask, 1, 0, 100), 0); /* at zero it wakes nothing */
+    run(&b, 0, 4, 30000);
+    assert_int_equal(run_asked(&b, &ask, 1, 1, 60000), 4);
+    assert_non_null(strstr(b.d.reason, "stale for 40 s: keeps 4"));
+    assert_int_equal(run_asked(&b, &ask, 1, 0, 60000), 4);
+    assert_int_equal(run_asked(&b, &ask, 1, 9, 20000), 9); /* load still raises it */
+    ask.keeps_awake = false; /* what only measures replicas does not keep an idle function up */
+    assert_int_equal(run_asked(&b, &ask, 1, 0, 60000), 0);
+}
+
+static void asks_never_lead_out_of_the_range_nor_more_to_fewer(void **state)
+{
+    (void)state;
+    struct dv_rng r;
+    dv_rng_init(&r, 5);
+    for (int round = 0; round < 2000; round++) {
+        struct bench low = bench_of((int64_t)dv_rng_below(&r, 4), 4 + (int64_t)dv_rng_below(&r, 40),
+                                    1 + (int64_t)dv_rng_below(&r, 20), 1, 10000);
+        low.policy.up_rate = (uint16_t)(dv_rng_below(&r, 2) ? 0 : 2 + dv_rng_below(&r, 3));
+        low.policy.down_rate = (uint16_t)(dv_rng_below(&r, 2) ? 0 : 2);
+        struct bench high = low;
+        struct dv_scale_ask asks[3], more[3];
+        for (int i = 0; i < 3; i++) {
+            asks[i] = (struct dv_scale_ask){.signal = DV_SIG_METRIC,
+                                            .replicas = (int64_t)dv_rng_below(&r, 60),
+                                            .is_active = dv_rng_below(&r, 2) == 0,
+                                            .text = "x"};
+            more[i] = asks[i];
+            more[i].replicas += (int64_t)dv_rng_below(&r, 30);
+            more[i].is_active |= dv_rng_below(&r, 2) == 0;
+        }
+        uint64_t flight = dv_rng_below(&r, 40), ms = 100 * (1 + dv_rng_below(&r, 30));
+        int64_t a = run_asked(&low, asks, 3, flight, ms), b = run_asked(&high, more, 3, flight, ms);
+        assert_true(b >= a);
+        assert_true(a >= low.policy.min && b <= high.policy.max);
+        /* whatever falls silent from here on takes nothing away */
+        for (int i = 0; i < 3; i++)
+            more[i] = (struct dv_scale_ask){
+                .signal = DV_SIG_METRIC, .is_hold = true, .keeps_awake = true, .text = "x"};
+        if (b > 0)
+            assert_true(run_asked(&high, more, 3, 0, 30000) >= b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -376,6 +564,14 @@ int main(void)
         cmocka_unit_test(a_set_number_gives_way_to_a_queue_and_to_a_pin),
         cmocka_unit_test(a_beginning_stays_until_idle_and_gives_way_to_load),
         cmocka_unit_test(more_load_never_means_fewer_replicas),
+        cmocka_unit_test(windows_follow_idle_unless_they_are_given),
+        cmocka_unit_test(at_once_it_grows_by_no_more_than_its_rate),
+        cmocka_unit_test(it_shrinks_step_by_step_by_its_rate),
+        cmocka_unit_test(a_higher_threshold_takes_a_rise_for_a_habit),
+        cmocka_unit_test(the_largest_ask_counts_and_is_named),
+        cmocka_unit_test(an_active_metric_wakes_and_an_idle_one_lets_it_sleep),
+        cmocka_unit_test(a_signal_without_data_keeps_what_there_is_and_harms_no_other),
+        cmocka_unit_test(asks_never_lead_out_of_the_range_nor_more_to_fewer),
         cmocka_unit_test(a_gap_in_the_samples_or_counters_that_began_anew_do_no_harm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
