@@ -26,7 +26,7 @@ static int verdict(int code, const char **why)
     return code == ENOENT ? 127 : 126;
 }
 
-int init_find_program(const char *argv0, char *out, size_t cap, const char **why)
+int init_find_program(const char *argv0, const char *path, char *out, size_t cap, const char **why)
 {
     int best = ENOENT;
     if (strchr(argv0, '/')) {
@@ -35,7 +35,6 @@ int init_find_program(const char *argv0, char *out, size_t cap, const char **why
         best = runnable(argv0);
         return best ? verdict(best, why) : 0;
     }
-    const char *path = getenv("PATH");
     struct dv_sv rest =
         dv_sv_c(path && *path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     while (rest.n) {

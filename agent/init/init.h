@@ -20,9 +20,9 @@ struct init_child {
     int64_t kill_at_ms; /* SIGKILL then; 0: not asked to end */
 };
 
-/* Absolute path of argv0 as execvp would find it, in out.  0; 127 (no such program) or 126 (not executable),
- * reason told in why. */
-int init_find_program(const char *argv0, char *out, size_t cap, const char **why);
+/* argv0 as execvp would find it with this PATH (NULL or "": the usual one), in out.  0; 127 (no such program)
+ * or 126 (not executable), reason told in why. */
+int init_find_program(const char *argv0, const char *path, char *out, size_t cap, const char **why);
 /* Start path with argv and env; stderr is ours.  0, or errno. */
 int init_child_spawn(struct init_child *c, const char *path, char *const argv[], char *const env[]);
 /* SIGTERM to the whole group now, SIGKILL when grace_ms have passed (see init_child_tick). */
@@ -64,5 +64,11 @@ struct init_stdio {
 };
 /* Serves until SIGTERM; returns the exit code of the process. */
 int init_stdio_serve(const struct init_stdio *cfg);
+
+/* ---- gate.c: waiting to be told what to run ---- */
+
+/* Waits at the socket in dir, runs what it is told there once, and returns the exit code of the process: the
+ * program's own, or 128 + the signal that ended it. */
+int init_gate(const char *dir);
 
 #endif

@@ -1,13 +1,15 @@
 /* davit-init: the tiny first process of a container.
  *
  *   davit-init stdio [--port N] [--concurrency N] [--timeout MS] -- program [argument...]
+ *   davit-init gate [DIR]
  *
  * `stdio` makes any program a function: a small HTTP/1.1 server runs it once per request, body on its
- * standard input, its standard output as the answer (stdio.c).  As process 1 it also reaps whatever loses its
- * parent. It is mounted into images of any kind, so it needs nothing from them: no shell, no libc, no
- * writable file. */
+ * standard input, its standard output as the answer (stdio.c).  `gate` waits in a container made ahead of
+ * need until the agent says what to run (gate.c).  As process 1 both reap whatever loses its parent. It is
+ * mounted into images of any kind, so it needs nothing from them: no shell, no libc, no writable file. */
 #include "agent/init/init.h"
 #include "proto/base/str.h"
+#include "proto/rt/gate.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -18,7 +20,8 @@ static int usage(const char *why)
     (void)fprintf(
         stderr,
         "davit-init: %s\n"
-        "usage: davit-init stdio [--port N] [--concurrency N] [--timeout MS] -- program [argument...]\n",
+        "usage: davit-init stdio [--port N] [--concurrency N] [--timeout MS] -- program [argument...]\n"
+        "       davit-init gate [DIR]\n",
         why);
     return 64;
 }
@@ -61,6 +64,8 @@ int main(int argc, char **argv)
 {
     if (argc >= 2 && !strcmp(argv[1], "stdio"))
         return run_stdio(argc - 2, argv + 2);
+    if (argc >= 2 && argc <= 3 && !strcmp(argv[1], "gate"))
+        return init_gate(argc == 3 ? argv[2] : DV_GATE_DIR);
     if (argc >= 2 && !strcmp(argv[1], "--version")) {
         (void)printf("davit-init %s\n", DAVIT_VERSION);
         return 0;

@@ -192,7 +192,7 @@ int init_stdio_serve(const struct init_stdio *cfg)
 {
     char program[4096];
     const char *why;
-    int rc = init_find_program(cfg->argv[0], program, sizeof(program), &why);
+    int rc = init_find_program(cfg->argv[0], getenv("PATH"), program, sizeof(program), &why);
     if (rc) {
         (void)fprintf(stderr, "davit-init: cannot run \"%s\": %s\n", cfg->argv[0], why);
         return rc;
