@@ -43,7 +43,11 @@ int dv_cluster_new(const struct dv_cluster_cfg *cfg, uint64_t now_ns, struct dv_
     dv_map_init(&c->fns, dv_rng_u64(&c->rng));
     dv_map_init(&c->nodes, dv_rng_u64(&c->rng));
     dv_map_init(&c->replicas, dv_rng_u64(&c->rng));
+    dv_haves_init(&c->images, dv_rng_u64(&c->rng));
+    dv_sched_index_init(&c->index, cfg->spread);
     dv_list_init(&c->active);
+    dv_list_init(&c->lacking);
+    dv_list_init(&c->due);
     dv_list_init(&c->dirty);
     dv_list_init(&c->pending);
     dv_list_init(&c->stops);
@@ -83,6 +87,8 @@ void dv_cluster_free(struct dv_cluster *c)
     dv_map_deinit(&c->replicas);
     dv_map_deinit(&c->fns);
     dv_map_deinit(&c->nodes);
+    dv_haves_deinit(&c->images);
+    dv_sched_index_deinit(&c->index);
     dv_free(c->views);
     dv_free(c->by_index);
     dv_free(c);

@@ -12,10 +12,10 @@
 
 #include "orchestrator/core/autoscale.h"
 #include "orchestrator/core/crashloop.h"
+#include "orchestrator/core/haves.h"
 #include "orchestrator/core/lifecycle.h"
 #include "orchestrator/core/sched.h"
 #include "orchestrator/core/signals.h"
-#include "proto/base/arena.h"
 #include "proto/base/list.h"
 #include "proto/base/map.h"
 #include "proto/base/rng.h"
@@ -60,7 +60,7 @@ struct dv_cluster_fn {
     const char *failing;        /* told to callers at once; empty: they may wait.  Never NULL */
     const char *trouble;        /* last failure, for a person; empty once it was overcome.  Never NULL */
     /* internal */
-    struct dv_list active, dirty;
+    struct dv_list active, dirty, lacking, due;
     bool routes_dirty, failing_dirty, spent_override;
 };
 
@@ -94,10 +94,8 @@ struct dv_cluster_node {
     /* internal */
     size_t index;
     char name[64], arch[24];
-    struct dv_map images;
-    struct dv_arena images_arena;
-    struct dv_kvs labels;
-    struct dv_arena labels_arena;
+    struct dv_have_list images;
+    struct dv_kvs labels; /* one block */
 };
 
 enum dv_action_kind {

@@ -7,6 +7,7 @@
  * full that nothing new fits beside the old, one old replica at a time makes room. */
 #include "orchestrator/core/cluster_internal.h"
 
+#include "orchestrator/core/sched_internal.h"
 #include "proto/wire/codec.h"
 
 #define SECOND 1000000000ull
@@ -48,18 +49,43 @@ static struct dv_need need_of(const struct dv_cluster_fn *f)
     return (struct dv_need){q.cpu_mcpu, q.memory_bytes, &s->constraints};
 }
 
-/* What the scheduler should know of this function on each node. */
-static void fill_views(struct dv_cluster *c, const struct dv_cluster_fn *f)
+/* Tell the views how many replicas of this function each node has, for as long as it is being placed. */
+static void count_own(struct dv_cluster *c, const struct dv_cluster_fn *f)
 {
-    for (size_t i = 0; i < c->n_views; i++) {
-        c->views[i].n_of_function = 0;
-        c->views[i].has_image = dv_cl_has_image(c->by_index[i], f->def->spec.image);
-    }
     DV_LIST_FOR_EACH (it, &f->replicas) {
         const struct dv_cluster_replica *r = REPLICA_OF_FN(it);
         if (r->node && dv_life_is_live(r->state))
             c->views[r->node->index].n_of_function++;
     }
+}
+
+static void uncount_own(struct dv_cluster *c, const struct dv_cluster_fn *f)
+{
+    DV_LIST_FOR_EACH (it, &f->replicas)
+        if (REPLICA_OF_FN(it)->node)
+            c->views[REPLICA_OF_FN(it)->node->index].n_of_function = 0;
+}
+
+static struct dv_sched_query query_of(struct dv_cluster *c, const struct dv_cluster_fn *f,
+                                      const struct dv_need *need)
+{
+    struct dv_sched_query q = {.need = need, .views = c->views, .seed = dv_rng_u64(&c->rng)};
+    dv_cl_image_find(c, f->def->spec.image, q.image);
+    return q;
+}
+
+static const char *explain(struct dv_cluster *c, const struct dv_need *need, uint64_t now_ns)
+{
+    uint64_t hash = dv_sched_constraints_hash(need->constraints);
+    uint64_t slot = hash ^ (uint64_t)need->cpu_mcpu ^ (uint64_t)need->memory_bytes >> 10;
+    struct explained *e = &c->explained[slot % DV_CL_EXPLAINED];
+    bool is_it = e->at_ns && e->constraints == hash && e->cpu_mcpu == need->cpu_mcpu &&
+                 e->memory_bytes == need->memory_bytes && now_ns - e->at_ns < SECOND;
+    if (!is_it) {
+        *e = (struct explained){need->cpu_mcpu, need->memory_bytes, hash, now_ns, ""};
+        dv_sched_explain(need, c->views, c->n_views, e->text, sizeof(e->text));
+    }
+    return e->text;
 }
 
 static void note_unplaced(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_need *need,
@@ -68,18 +94,16 @@ static void note_unplaced(struct dv_cluster *c, struct dv_cluster_fn *f, const s
     if (f->unplaced_since_ns)
         return;
     f->unplaced_since_ns = now_ns;
-    char why[200];
-    dv_sched_explain(need, c->views, c->n_views, why, sizeof(why));
-    dv_cl_event(c, f, NULL, NULL, "unplaceable", "%s", why);
+    dv_cl_event(c, f, NULL, NULL, "unplaceable", "%s", explain(c, need, now_ns));
 }
 
-static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_need *need,
-                     uint64_t now_ns)
+static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, struct dv_sched_query *q, uint64_t now_ns)
 {
     size_t at;
-    int rc = dv_sched_place(need, c->views, c->n_views, c->cfg.spread, &at);
+    int rc = dv_sched_index_place(&c->index, q, &at);
     if (rc)
         return rc;
+    q->seed++;
     struct dv_cluster_replica *r = NULL;
     if ((rc = dv_cl_replica_new(c, dv_rng_u64(&c->rng), f, c->by_index[at], now_ns, &r)))
         return rc;
@@ -88,24 +112,27 @@ static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, const struct
     c->views[at].n_of_function++;
     dv_cl_why(r, "%s", f->hot->decision.reason);
     dv_cl_mark(c, r, DV_MARK_START);
+    bool has_image = dv_have_has(q->image[0], (uint32_t)at) || dv_have_has(q->image[1], (uint32_t)at);
     dv_cl_event(c, f, r, r->node, "placed", "%s",
-                c->views[at].has_image ? "the image is there" : "the image is not known to be there yet");
+                has_image ? "the image is there" : "the image is not known to be there yet");
     return DV_OK;
 }
 
 static int64_t start_some(struct dv_cluster *c, struct dv_cluster_fn *f, int64_t n, uint64_t now_ns)
 {
     struct dv_need need = need_of(f);
-    fill_views(c, f);
+    struct dv_sched_query q = query_of(c, f, &need);
+    count_own(c, f);
     int64_t started = 0;
     while (started < n) {
-        int rc = place_one(c, f, &need, now_ns);
+        int rc = place_one(c, f, &q, now_ns);
         if (rc == DV_NO_CAPACITY)
             note_unplaced(c, f, &need, now_ns);
         if (rc)
             break; /* out of memory: the next tick tries again */
         started++;
     }
+    uncount_own(c, f);
     if (started == n)
         f->unplaced_since_ns = 0;
     return started;
@@ -240,7 +267,7 @@ static void update_failing(struct dv_cluster *c, struct dv_cluster_fn *f, uint64
             (void)dv_copy(text, sizeof(text), f->trouble[0] ? f->trouble : "its replicas fail to start");
         } else if (f->unplaced_since_ns && now_ns - f->unplaced_since_ns >= c->cfg.unplaced_ns) {
             struct dv_need need = need_of(f);
-            dv_sched_explain(&need, c->views, c->n_views, text, sizeof(text));
+            (void)dv_copy(text, sizeof(text), explain(c, &need, now_ns));
         }
     }
     dv_cl_set_failing(c, f, text);
@@ -304,8 +331,9 @@ static void still_unplaced(struct dv_cluster *c, struct dv_cluster_fn *f)
 {
     size_t at;
     struct dv_need need = need_of(f);
+    struct dv_sched_query q = query_of(c, f, &need);
     /* Callers are being turned away, so nobody waits; they may again once there is room. */
-    if (!f->failing[0] || dv_sched_place(&need, c->views, c->n_views, c->cfg.spread, &at) == DV_OK)
+    if (!f->failing[0] || dv_sched_index_place(&c->index, &q, &at) == DV_OK)
         f->unplaced_since_ns = 0;
 }
 
@@ -338,6 +366,24 @@ static void set_active(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t n
     } else if (dv_list_empty(&f->active)) {
         dv_list_push_back(&c->active, &f->active);
     }
+    bool is_lacking = f->unplaced_since_ns || dv_cluster_fn_waiting(f) > 0;
+    if (!is_lacking)
+        dv_list_remove(&f->lacking);
+    else if (dv_list_empty(&f->lacking))
+        dv_list_push_back(&c->lacking, &f->lacking);
+}
+
+void dv_cl_due(struct dv_cluster *c, struct dv_cluster_fn *f)
+{
+    if (dv_list_empty(&f->due))
+        dv_list_push_back(&c->due, &f->due);
+}
+
+void dv_cl_reconcile_due(struct dv_cluster *c, uint64_t now_ns)
+{
+    struct dv_list *it;
+    while ((it = dv_list_pop_front(&c->due)))
+        dv_cl_reconcile(c, DV_LIST_ENTRY(it, struct dv_cluster_fn, due), now_ns);
 }
 
 void dv_cl_reconcile(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
@@ -382,6 +428,8 @@ static int fn_new(struct dv_cluster *c, const struct dv_function *def, struct dv
     dv_list_init(&f->replicas);
     dv_list_init(&f->active);
     dv_list_init(&f->dirty);
+    dv_list_init(&f->lacking);
+    dv_list_init(&f->due);
     int rc = dv_idmap_put(&c->fns, f->uid, f);
     if (rc) {
         dv_free(f);
@@ -458,6 +506,8 @@ void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns)
     }
     dv_list_remove(&f->active);
     dv_list_remove(&f->dirty);
+    dv_list_remove(&f->lacking);
+    dv_list_remove(&f->due);
     dv_cl_fn_free(f);
 }
 

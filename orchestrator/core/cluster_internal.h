@@ -3,18 +3,26 @@
 #define DV_CLUSTER_INTERNAL_H
 
 #include "orchestrator/core/cluster.h"
+#include "orchestrator/core/sched_index.h"
 
 #include "proto/base/alloc.h"
 #include "proto/base/err.h"
 #include "proto/wire/codec.h"
 
-enum { DV_CL_TEXT_MAX = 239 };
+enum { DV_CL_TEXT_MAX = 239, DV_CL_EXPLAINED = 16 };
 
 struct event {
     struct dv_list node;
     uint64_t fn_uid, replica_id, node_id;
     const char *kind;
     char message[240];
+};
+
+/* Why a need has no place, so that a thousand functions that need the same ask once a second. */
+struct explained {
+    int64_t cpu_mcpu, memory_bytes;
+    uint64_t constraints, at_ns; /* 0: nothing here */
+    char text[DV_CL_TEXT_MAX + 1];
 };
 
 struct dv_cluster {
@@ -26,12 +34,17 @@ struct dv_cluster {
     struct dv_node_view *views;         /* one a node, dense; node->index */
     struct dv_cluster_node **by_index;
     size_t n_views, cap_views;
-    struct dv_list active;  /* functions with something going on */
-    struct dv_list dirty;   /* functions with marks */
-    struct dv_list pending; /* replicas with marks */
-    struct dv_list stops;   /* stops held back while learning */
+    struct dv_sched_index index; /* over the views */
+    struct dv_haves images;      /* by the node's index */
+    struct dv_list active;       /* functions with something going on */
+    struct dv_list lacking;      /* those for which somebody waits, or a replica has no place */
+    struct dv_list due;          /* to be reconciled within this input */
+    struct dv_list dirty;        /* functions with marks */
+    struct dv_list pending;      /* replicas with marks */
+    struct dv_list stops;        /* stops held back while learning */
     struct dv_list events;
     size_t n_events;
+    struct explained explained[DV_CL_EXPLAINED];
     struct event *out_event;             /* handed out; freed at the next call */
     struct dv_cluster_replica *out_gone; /* likewise */
     struct dv_life_counts counts;
@@ -53,6 +66,9 @@ void dv_cl_dirty(struct dv_cluster *c, struct dv_cluster_fn *f);
 void dv_cl_learn(struct dv_cluster *c, uint64_t now_ns); /* is the learning over? */
 
 /* cluster_functions.c */
+/* Reconcile it with the others that are due (dv_cl_reconcile_due). */
+void dv_cl_due(struct dv_cluster *c, struct dv_cluster_fn *f);
+void dv_cl_reconcile_due(struct dv_cluster *c, uint64_t now_ns);
 void dv_cl_reconcile(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns);
 void dv_cl_failed(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv_cluster_replica *r,
                   const struct dv_replica_report *rep, bool was_ready, uint64_t now_ns);
@@ -91,9 +107,12 @@ bool dv_cl_is_counted(const struct dv_cluster *c, const struct dv_cluster_replic
 /* cluster_nodes.c */
 void dv_cl_view_refresh(struct dv_cluster *c, struct dv_cluster_node *n);
 void dv_cl_node_free(struct dv_cluster *c, struct dv_cluster_node *n);
-bool dv_cl_has_image(const struct dv_cluster_node *n, const char *image);
+/* What it may hold, or holds, changed. */
+void dv_cl_view_changed(struct dv_cluster *c, const struct dv_cluster_node *n);
+/* Who has this image: by its name, and by the name with its tag where it has none. */
+void dv_cl_image_find(const struct dv_cluster *c, const char *image, const struct dv_have *out[2]);
 void dv_cl_nodes_tick(struct dv_cluster *c, uint64_t now_ns);
-/* Reconcile every function with a replica on this node. */
+/* Reconcile every function with a replica on this node, or for which there may be a place now. */
 void dv_cl_reconcile_node(struct dv_cluster *c, struct dv_cluster_node *n, uint64_t now_ns);
 
 #endif

@@ -2,6 +2,11 @@
  * and are kept current here, so that placing a replica walks memory in order and computes nothing. */
 #include "orchestrator/core/cluster_internal.h"
 
+void dv_cl_view_changed(struct dv_cluster *c, const struct dv_cluster_node *n)
+{
+    dv_sched_index_update(&c->index, c->views, n->index);
+}
+
 void dv_cl_view_refresh(struct dv_cluster *c, struct dv_cluster_node *n)
 {
     struct dv_node_view *v = &c->views[n->index];
@@ -11,6 +16,7 @@ void dv_cl_view_refresh(struct dv_cluster *c, struct dv_cluster_node *n)
     v->labels = &n->labels;
     v->is_ready = n->is_connected && n->is_reported && n->is_learned && n->engine_ok && !n->is_cordoned &&
                   !n->is_draining;
+    dv_cl_view_changed(c, n);
 }
 
 static bool is_ready(const struct dv_cluster *c, const struct dv_cluster_node *n)
@@ -18,27 +24,18 @@ static bool is_ready(const struct dv_cluster *c, const struct dv_cluster_node *n
     return c->views[n->index].is_ready;
 }
 
-static void clear_images(struct dv_cluster_node *n)
-{
-    uint64_t seed = n->images.seed;
-    dv_map_deinit(&n->images);
-    dv_map_init(&n->images, seed);
-    dv_arena_reset(&n->images_arena);
-}
-
 void dv_cl_node_free(struct dv_cluster *c, struct dv_cluster_node *n)
 {
-    (void)c;
-    dv_map_deinit(&n->images);
-    dv_arena_deinit(&n->images_arena);
-    dv_arena_deinit(&n->labels_arena);
+    dv_haves_clear(&c->images, (uint32_t)n->index, &n->images);
+    dv_free(n->labels.v);
     dv_free(n);
 }
 
 static int room_for_one(struct dv_cluster *c)
 {
-    if (c->n_views < c->cap_views)
-        return DV_OK;
+    int rc = dv_sched_index_resize(&c->index, c->n_views + 1);
+    if (rc || c->n_views < c->cap_views)
+        return rc;
     size_t cap = c->cap_views ? c->cap_views * 2 : 16;
     struct dv_node_view *views = dv_realloc(c->views, cap * sizeof(*views));
     if (!views)
@@ -64,7 +61,6 @@ static int node_new(struct dv_cluster *c, uint64_t id, uint64_t now_ns, struct d
     n->seen_ns = n->down_ns = now_ns;
     n->engine_ok = true;
     dv_list_init(&n->replicas);
-    dv_map_init(&n->images, dv_rng_u64(&c->rng));
     if ((rc = dv_idmap_put(&c->nodes, id, n))) {
         dv_free(n);
         return rc;
@@ -76,23 +72,27 @@ static int node_new(struct dv_cluster *c, uint64_t id, uint64_t now_ns, struct d
     return DV_OK;
 }
 
+/* Into one block: a node has few labels, and thousands of nodes have them. */
 static int copy_labels(struct dv_cluster_node *n, const struct dv_kvs *from)
 {
-    struct dv_arena arena = DV_ARENA_INIT;
-    struct dv_kvs to = {dv_arena_alloc(&arena, (from->n + 1) * sizeof(struct dv_kv)), from->n};
-    bool ok = to.v != NULL;
-    for (size_t i = 0; ok && i < from->n; i++) {
-        to.v[i].k = dv_arena_strdup(&arena, from->v[i].k);
-        to.v[i].v = dv_arena_strdup(&arena, from->v[i].v ? from->v[i].v : "");
-        ok = to.v[i].k && to.v[i].v;
-    }
-    if (!ok) {
-        dv_arena_deinit(&arena);
+    size_t bytes = from->n * sizeof(struct dv_kv);
+    for (size_t i = 0; i < from->n; i++)
+        bytes += strlen(from->v[i].k) + strlen(from->v[i].v ? from->v[i].v : "") + 2;
+    struct dv_kv *v = bytes ? dv_alloc(bytes) : NULL;
+    if (bytes && !v)
         return DV_E_NOMEM;
+    char *text = (char *)(v + from->n);
+    for (size_t i = 0; i < from->n; i++) {
+        const char *const pair[] = {from->v[i].k, from->v[i].v ? from->v[i].v : ""};
+        char **const to[] = {&v[i].k, &v[i].v};
+        for (size_t k = 0; k < DV_COUNT(pair); k++) {
+            size_t len = strlen(pair[k]) + 1;
+            *to[k] = memcpy(text, pair[k], len);
+            text += len;
+        }
     }
-    dv_arena_deinit(&n->labels_arena);
-    n->labels_arena = arena;
-    n->labels = to;
+    dv_free(n->labels.v);
+    n->labels = (struct dv_kvs){v, from->n};
     return DV_OK;
 }
 
@@ -106,27 +106,25 @@ int dv_cluster_node_put(struct dv_cluster *c, const struct dv_node_record *rec, 
     (void)dv_copy(n->name, sizeof(n->name), rec->name ? rec->name : "");
     rc = copy_labels(n, &rec->labels);
     dv_cl_view_refresh(c, n);
+    dv_sched_index_relabel(&c->index, c->views, n->index);
     return rc;
 }
 
-static void reconcile_active(struct dv_cluster *c, uint64_t now_ns)
+static void due_on(struct dv_cluster *c, struct dv_cluster_node *n)
 {
-    DV_LIST_FOR_EACH_SAFE (it, &c->active)
-        dv_cl_reconcile(c, DV_LIST_ENTRY(it, struct dv_cluster_fn, active), now_ns);
+    DV_LIST_FOR_EACH (it, &n->replicas)
+        if (REPLICA_OF_NODE(it)->fn)
+            dv_cl_due(c, REPLICA_OF_NODE(it)->fn);
 }
 
 void dv_cl_reconcile_node(struct dv_cluster *c, struct dv_cluster_node *n, uint64_t now_ns)
 {
-    /* A reconcile may take replicas off this list, so walk the functions with something going on instead. */
-    DV_LIST_FOR_EACH_SAFE (it, &c->active) {
-        struct dv_cluster_fn *f = DV_LIST_ENTRY(it, struct dv_cluster_fn, active);
-        bool concerned = is_ready(c, n) && (f->unplaced_since_ns || dv_cluster_fn_waiting(f));
-        DV_LIST_FOR_EACH (jt, &f->replicas)
-            if (REPLICA_OF_FN(jt)->node == n)
-                concerned = true;
-        if (concerned)
-            dv_cl_reconcile(c, f, now_ns);
-    }
+    /* A reconcile may take replicas off the node's list, so those concerned are listed first. */
+    due_on(c, n);
+    if (is_ready(c, n))
+        DV_LIST_FOR_EACH (it, &c->lacking)
+            dv_cl_due(c, DV_LIST_ENTRY(it, struct dv_cluster_fn, lacking));
+    dv_cl_reconcile_due(c, now_ns);
 }
 
 static void dirty_routes_of(struct dv_cluster *c, struct dv_cluster_node *n)
@@ -154,6 +152,23 @@ static void give_up(struct dv_cluster *c, struct dv_cluster_node *n, const char 
     }
 }
 
+/* Free it; the last node takes its number. */
+static void take_out(struct dv_cluster *c, struct dv_cluster_node *n)
+{
+    size_t at = n->index, last = --c->n_views;
+    dv_cl_node_free(c, n);
+    if (at != last) {
+        struct dv_cluster_node *moved = c->by_index[last];
+        dv_haves_renumber(&moved->images, (uint32_t)last, (uint32_t)at);
+        c->views[at] = c->views[last];
+        c->by_index[at] = moved;
+        moved->index = at;
+        dv_sched_index_update(&c->index, c->views, at);
+        dv_sched_index_relabel(&c->index, c->views, at);
+    }
+    (void)dv_sched_index_resize(&c->index, c->n_views); /* smaller: cannot fail */
+}
+
 void dv_cluster_node_remove(struct dv_cluster *c, uint64_t id, uint64_t now_ns)
 {
     struct dv_cluster_node *n = dv_idmap_remove(&c->nodes, id);
@@ -161,14 +176,11 @@ void dv_cluster_node_remove(struct dv_cluster *c, uint64_t id, uint64_t now_ns)
         return;
     n->is_connected = false;
     dv_cl_view_refresh(c, n);
+    due_on(c, n);
     give_up(c, n, "its node was removed from the cluster", now_ns);
-    size_t last = --c->n_views;
-    c->views[n->index] = c->views[last];
-    c->by_index[n->index] = c->by_index[last];
-    c->by_index[n->index]->index = n->index;
-    dv_cl_node_free(c, n);
+    take_out(c, n);
     dv_cl_learn(c, now_ns);
-    reconcile_active(c, now_ns);
+    dv_cl_reconcile_due(c, now_ns);
 }
 
 void dv_cluster_node_cordon(struct dv_cluster *c, uint64_t id, bool is_cordoned, bool is_draining,
@@ -206,29 +218,19 @@ void dv_cluster_node_down(struct dv_cluster *c, uint64_t id, uint64_t now_ns)
     dirty_routes_of(c, n);
 }
 
-static void take_images(struct dv_cluster_node *n, const struct dv_strs *images)
+void dv_cl_image_find(const struct dv_cluster *c, const char *image, const struct dv_have *out[2])
 {
-    clear_images(n);
-    for (size_t i = 0; i < images->n; i++) {
-        char *name = dv_arena_strdup(&n->images_arena, images->v[i]);
-        if (!name || dv_map_put(&n->images, dv_sv_c(name), name) < 0)
-            return; /* fewer known images only cost a better choice */
-    }
-}
-
-bool dv_cl_has_image(const struct dv_cluster_node *n, const char *image)
-{
-    if (!image || n->images.n == 0)
-        return false;
-    if (dv_map_find(&n->images, dv_sv_c(image)))
-        return true;
+    out[0] = out[1] = NULL;
+    if (!image)
+        return;
+    out[0] = dv_haves_find(&c->images, dv_sv_c(image));
     /* "busybox" is what the engine lists as "busybox:latest" */
     const char *slash = strrchr(image, '/');
     char tagged[512];
     if (strchr(slash ? slash : image, ':') || strlen(image) + sizeof(":latest") > sizeof(tagged))
-        return false;
+        return;
     (void)snprintf(tagged, sizeof(tagged), "%s:latest", image);
-    return dv_map_find(&n->images, dv_sv_c(tagged)) != NULL;
+    out[1] = dv_haves_find(&c->images, dv_sv_c(tagged));
 }
 
 int dv_cluster_node_report(struct dv_cluster *c, uint64_t id, const struct dv_node_report *r, uint64_t now_ns)
@@ -240,6 +242,7 @@ int dv_cluster_node_report(struct dv_cluster *c, uint64_t id, const struct dv_no
     n->seen_ns = now_ns;
     n->is_reported = true;
     n->engine_ok = r->engine_ok;
+    bool has_other_arch = strncmp(n->arch, r->arch ? r->arch : "", sizeof(n->arch) - 1) != 0;
     (void)dv_copy(n->arch, sizeof(n->arch), r->arch ? r->arch : "");
     struct dv_node_view *v = &c->views[n->index];
     if (r->cpus > 0)
@@ -248,9 +251,11 @@ int dv_cluster_node_report(struct dv_cluster *c, uint64_t id, const struct dv_no
         v->memory_bytes = r->memory_bytes;
     if (r->replicas_max > 0)
         v->max_replicas = r->replicas_max;
-    if (r->images.n > 0)
-        take_images(n, &r->images);
+    if (r->images.n > 0) /* short of memory: fewer known images only cost a better choice */
+        (void)dv_haves_put(&c->images, (uint32_t)n->index, &n->images, r->images.v, r->images.n);
     dv_cl_view_refresh(c, n);
+    if (has_other_arch)
+        dv_sched_index_relabel(&c->index, c->views, n->index);
     if (was_ready != is_ready(c, n) || had_engine != n->engine_ok)
         dv_cl_reconcile_node(c, n, now_ns);
     return DV_OK;

@@ -29,6 +29,7 @@ static void promise(struct dv_cluster *c, struct dv_cluster_replica *r)
     v->promised_bytes += r->promised_bytes;
     v->n_replicas++;
     r->is_promised = true;
+    dv_cl_view_changed(c, r->node);
 }
 
 static void release(struct dv_cluster *c, struct dv_cluster_replica *r)
@@ -40,6 +41,7 @@ static void release(struct dv_cluster *c, struct dv_cluster_replica *r)
     v->promised_bytes -= r->promised_bytes;
     v->n_replicas--;
     r->is_promised = false;
+    dv_cl_view_changed(c, r->node);
 }
 
 int dv_cl_replica_new(struct dv_cluster *c, uint64_t id, struct dv_cluster_fn *f, struct dv_cluster_node *n,

@@ -3,7 +3,7 @@
  * The order of the nodes never matters: every comparison ends at the node's id.  Scores are compared field by
  * field instead of being summed into one number, so that what weighs more can be read off the code, and
  * adding a consideration is adding a line. */
-#include "orchestrator/core/sched.h"
+#include "orchestrator/core/sched_internal.h"
 
 #include "proto/base/err.h"
 #include "proto/base/str.h"
@@ -52,12 +52,20 @@ static bool constraint_holds(const char *text, const struct dv_node_view *node)
     return negated ? !equal : equal;
 }
 
-static bool constraints_hold(const struct dv_strs *constraints, const struct dv_node_view *node)
+bool dv_sched_constraints_hold(const struct dv_strs *constraints, const struct dv_node_view *node)
 {
     for (size_t i = 0; constraints && i < constraints->n; i++)
         if (!constraint_holds(constraints->v[i], node))
             return false;
     return true;
+}
+
+uint64_t dv_sched_constraints_hash(const struct dv_strs *constraints)
+{
+    uint64_t h = constraints ? constraints->n : 0;
+    for (size_t i = 0; constraints && i < constraints->n; i++)
+        h = dv_hash_bytes(constraints->v[i], strlen(constraints->v[i]), h);
+    return h;
 }
 
 enum dv_misfit dv_sched_fit(const struct dv_need *need, const struct dv_node_view *node)
@@ -70,13 +78,12 @@ enum dv_misfit dv_sched_fit(const struct dv_need *need, const struct dv_node_vie
         return DV_MISFIT_MEMORY;
     if (need->cpu_mcpu > node->cpu_mcpu - node->promised_mcpu)
         return DV_MISFIT_CPU;
-    if (!constraints_hold(need->constraints, node))
+    if (!dv_sched_constraints_hold(need->constraints, node))
         return DV_MISFIT_CONSTRAINT;
     return DV_FITS;
 }
 
-/* Share of the node that is promised, in thousandths; the scarcer of cpu and memory counts. */
-static int64_t promised_permille(const struct dv_node_view *n)
+int64_t dv_sched_permille(const struct dv_node_view *n)
 {
     int64_t cpu = n->cpu_mcpu > 0 ? n->promised_mcpu * 1000 / n->cpu_mcpu : 1000;
     int64_t mem = n->memory_bytes > 0 ? n->promised_bytes / (n->memory_bytes / 1000 + 1) : 1000;
@@ -91,7 +98,7 @@ static bool better(const struct dv_node_view *a, const struct dv_node_view *b, e
         return a->has_image;
     if (how == DV_SPREAD && a->n_of_function != b->n_of_function)
         return a->n_of_function < b->n_of_function;
-    int64_t pa = promised_permille(a), pb = promised_permille(b);
+    int64_t pa = dv_sched_permille(a), pb = dv_sched_permille(b);
     if (pa != pb)
         return how == DV_PACK ? pa > pb : pa < pb;
     return a->id < b->id;
@@ -115,20 +122,22 @@ static int64_t min64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+int64_t dv_sched_room_on(const struct dv_need *need, const struct dv_node_view *v)
+{
+    int64_t k = v->max_replicas - v->n_replicas;
+    if (need->memory_bytes > 0)
+        k = min64(k, (v->memory_bytes - v->promised_bytes) / need->memory_bytes);
+    if (need->cpu_mcpu > 0)
+        k = min64(k, (v->cpu_mcpu - v->promised_mcpu) / need->cpu_mcpu);
+    return k;
+}
+
 int64_t dv_sched_room(const struct dv_need *need, const struct dv_node_view *nodes, size_t n, int64_t limit)
 {
     int64_t room = 0;
-    for (size_t i = 0; i < n && room < limit; i++) {
-        const struct dv_node_view *v = &nodes[i];
-        if (dv_sched_fit(need, v) != DV_FITS)
-            continue;
-        int64_t k = v->max_replicas - v->n_replicas;
-        if (need->memory_bytes > 0)
-            k = min64(k, (v->memory_bytes - v->promised_bytes) / need->memory_bytes);
-        if (need->cpu_mcpu > 0)
-            k = min64(k, (v->cpu_mcpu - v->promised_mcpu) / need->cpu_mcpu);
-        room += k;
-    }
+    for (size_t i = 0; i < n && room < limit; i++)
+        if (dv_sched_fit(need, &nodes[i]) == DV_FITS)
+            room += dv_sched_room_on(need, &nodes[i]);
     return min64(room, limit);
 }
 
