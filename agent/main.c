@@ -62,6 +62,13 @@ static void on_drained(void *ctx, uint64_t replica)
         dv_sandbox_on_drained(a->sandbox, replica);
 }
 
+static void on_closed(void *ctx, uint64_t replica)
+{
+    struct agent *a = ctx;
+    if (a->sandbox)
+        dv_sandbox_on_closed(a->sandbox, replica);
+}
+
 static void on_change(void *ctx)
 {
     struct agent *a = ctx;
@@ -86,6 +93,7 @@ static int open_sandbox(struct agent *a, struct dv_err *err)
                                  .init_path = a->set.init_path,
                                  .network = a->set.network,
                                  .replicas_max = a->set.max_replicas,
+                                 .ready_networks = a->set.ready_networks,
                                  .on_change = on_change,
                                  .on_logs = on_logs,
                                  .ctx = a};
@@ -260,6 +268,7 @@ static int open_parts(struct agent *a, struct dv_err *err)
                               .state = a->mailbox,
                               .on_trouble = on_trouble,
                               .on_drained = on_drained,
+                              .on_closed = on_closed,
                               .ctx = a};
     struct dv_join_cfg jc = {.loop = a->loop,
                              .orchestrator = a->set.orchestrator,

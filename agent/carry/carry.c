@@ -52,6 +52,15 @@ static void on_drained(struct dv_msg *m)
     carry_live_unref(live);
 }
 
+static void on_closed(struct dv_msg *m)
+{
+    struct carry_live *live = DV_CONTAINER_OF(m, struct carry_live, closed_msg);
+    struct dv_carry *c = live->carry;
+    if (!c->is_closed && c->cfg.on_closed)
+        c->cfg.on_closed(c->cfg.ctx, live->id);
+    carry_live_unref(live);
+}
+
 static void on_trouble(struct dv_msg *m)
 {
     struct carry_live *live = DV_CONTAINER_OF(m, struct carry_live, trouble_msg);
@@ -69,6 +78,14 @@ void carry_tell_drained(struct carry_live *live)
         return;
     carry_live_ref(live);
     dv_mailbox_post(live->carry->cfg.state, &live->drained_msg);
+}
+
+void carry_tell_closed(struct carry_live *live)
+{
+    if (atomic_fetch_sub(&live->n_holding, 1) != 1 || !live->is_close_told)
+        return;
+    carry_live_ref(live);
+    dv_mailbox_post(live->carry->cfg.state, &live->closed_msg);
 }
 
 void carry_tell_trouble(struct carry_live *live, enum dv_link_reset what)
@@ -98,6 +115,8 @@ static int live_new(struct dv_carry *c, const struct dv_carry_replica *r, struct
     live->concurrency = r->concurrency;
     live->drained_msg.fn = on_drained;
     live->trouble_msg.fn = on_trouble;
+    live->closed_msg.fn = on_closed;
+    live->n_holding = c->n_loops;
     for (int i = 0; i < c->n_loops; i++)
         live->news[i] = (struct carry_news){
             .put.fn = carry_loop_put, .remove.fn = carry_loop_remove, .loop = &c->loops[i], .live = live};
@@ -156,6 +175,22 @@ void dv_carry_adopt(struct dv_carry *c, struct dv_linkio *io)
     c->next_loop = (c->next_loop + 1) % c->n_loops;
 }
 
+static int replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why, bool is_told)
+{
+    struct carry_live *live = dv_idmap_remove(&c->lives, id);
+    if (!live)
+        return DV_NOT_FOUND;
+    live->why_gone = why;
+    live->is_close_told = is_told;
+    carry_unasked(live);
+    for (int i = 0; i < c->n_loops; i++) {
+        carry_live_ref(live);
+        dv_mailbox_post(c->loops[i].mailbox, &live->news[i].remove);
+    }
+    carry_live_unref(live);
+    return DV_OK;
+}
+
 int dv_carry_replica_put(struct dv_carry *c, const struct dv_carry_replica *r)
 {
     struct carry_live *live = dv_idmap_find(&c->lives, r->id);
@@ -168,7 +203,7 @@ int dv_carry_replica_put(struct dv_carry *c, const struct dv_carry_replica *r)
     if (rc)
         return rc;
     if (live) /* it moved, or comes back from draining: a new life under the same id */
-        dv_carry_replica_remove(c, r->id, DV_RESET_BROKEN);
+        (void)replica_remove(c, r->id, DV_RESET_BROKEN, false);
     rc = dv_idmap_put(&c->lives, r->id, fresh);
     if (rc) {
         carry_live_unref(fresh);
@@ -191,18 +226,9 @@ void dv_carry_replica_drain(struct dv_carry *c, uint64_t id)
         carry_tell_drained(live);
 }
 
-void dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why)
+int dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why)
 {
-    struct carry_live *live = dv_idmap_remove(&c->lives, id);
-    if (!live)
-        return;
-    live->why_gone = why;
-    carry_unasked(live);
-    for (int i = 0; i < c->n_loops; i++) {
-        carry_live_ref(live);
-        dv_mailbox_post(c->loops[i].mailbox, &live->news[i].remove);
-    }
-    carry_live_unref(live);
+    return replica_remove(c, id, why, true);
 }
 
 int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint64_t *out_served)

@@ -21,6 +21,9 @@ struct dv_carry_cfg {
     /* On the state loop: a request is held at a replica that sleeps, since held_ns (monotonic); answer with
      * dv_carry_replica_wake as soon as it can run.  May come once more than needed.  NULL: woken at once. */
     void (*on_wake)(void *ctx, uint64_t replica, uint64_t held_ns);
+    /* On the state loop: after dv_carry_replica_remove, every connection to the replica is closed.  May be
+     * NULL. */
+    void (*on_closed)(void *ctx, uint64_t replica);
     void *ctx;
 };
 
@@ -47,8 +50,9 @@ void dv_carry_replica_wake(struct dv_carry *c, uint64_t id);
 /* When the last request left (or the replica was put), monotonic; 0 while one is inside.  DV_OK or
  * DV_NOT_FOUND. */
 int dv_carry_idle_since(struct dv_carry *c, uint64_t id, uint64_t *out_since_ns);
-/* Gone: requests inside end with `why` (EXITED ...). */
-void dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why);
+/* Gone: requests inside end with `why` (EXITED ...).  DV_OK: on_closed follows, once (not after
+ * dv_carry_free); DV_NOT_FOUND: there is no such replica, nothing follows. */
+int dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why);
 /* Now, over the loops; DV_OK or DV_NOT_FOUND. */
 int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint64_t *out_served);
 /* Tell gateways to open no new streams; used before the agent stops. */

@@ -66,7 +66,9 @@ struct carry_live {
     _Atomic bool is_draining, is_drain_told, is_trouble_pending;
     _Atomic int trouble;         /* enum dv_link_reset */
     enum dv_link_reset why_gone; /* set before the removal is posted */
-    struct dv_msg drained_msg, trouble_msg;
+    _Atomic int n_holding;       /* loops that may still have connections to it */
+    bool is_close_told;          /* set before the removal is posted: somebody waits for the last of them */
+    struct dv_msg drained_msg, trouble_msg, closed_msg;
     struct carry_news news[]; /* one per loop */
 };
 
@@ -170,6 +172,7 @@ static inline uint64_t carry_inside(const struct carry_live *live)
 void carry_live_ref(struct carry_live *live);
 void carry_live_unref(struct carry_live *live);
 void carry_tell_drained(struct carry_live *live); /* once; any thread */
+void carry_tell_closed(struct carry_live *live);  /* by each loop when it has closed its connections */
 void carry_tell_trouble(struct carry_live *live, enum dv_link_reset what);
 
 /* carry_loop.c */

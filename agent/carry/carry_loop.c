@@ -42,6 +42,7 @@ void carry_loop_remove(struct dv_msg *m)
     struct carry_slot *slot = dv_idmap_find(&news->loop->slots, live->id);
     if (slot && slot->live == live)
         slot_free(news->loop, slot, live->why_gone);
+    carry_tell_closed(live);
     carry_live_unref(live);
 }
 

@@ -89,6 +89,8 @@ void dk_image_inspect(struct dv_engine *e, const char *image,
                       void *ctx);
 void dk_image_pull(struct dv_engine *e, const char *image, const struct dv_registry_auth *auth,
                    void (*progress)(void *, int, const char *), dv_engine_done *done, void *ctx);
+void dk_image_import(struct dv_engine *e, const char *image, struct dv_sv tar, dv_engine_done *done,
+                     void *ctx);
 void dk_image_list(struct dv_engine *e,
                    void (*done)(void *, int, const struct dv_image_ref *, size_t, const struct dv_err *),
                    void *ctx);

@@ -49,7 +49,8 @@ struct dv_engine_create {
     const char *name, *image;
     struct dv_strs entrypoint, command, env; /* env "K=V" */
     struct dv_kvs labels;
-    const char *user, *workdir, *network, *hostname;
+    const char *user, *workdir, *hostname;
+    const char *network; /* name of one, or "container:ID" for that container's (then without hostname) */
     const struct dv_engine_mount *mounts;
     size_t n_mounts;
     int64_t memory_bytes, cpu_mcpu, pids, files, tmp_bytes;
@@ -61,7 +62,9 @@ struct dv_engine_create {
 struct dv_engine_container { /* list and inspect */
     char id[72];
     char name[80], state[16]; /* created running paused restarting removing exited dead */
-    char address[64];         /* IP on its network; empty when none */
+    char address[64];         /* IP on its network; empty when none, or when it has joined another's */
+    char joins[72];           /* id of the container whose network it has joined; empty: none */
+    bool is_network_told;     /* the engine said what its network is, so that an empty `joins` means none */
     int64_t pid;
     int64_t exit_code;
     bool oom_killed; /* may turn true a moment after the state says exited */
@@ -101,6 +104,10 @@ struct dv_engine_ops {
     void (*image_pull)(struct dv_engine *e, const char *image, const struct dv_registry_auth *auth,
                        void (*progress)(void *ctx, int percent, const char *status), dv_engine_done *done,
                        void *ctx);
+    /* An image of one layer made from a tar archive (borrowed for the call), under this name; an image that
+     * had the name loses it. */
+    void (*image_import)(struct dv_engine *e, const char *image, struct dv_sv tar, dv_engine_done *done,
+                         void *ctx);
     void (*image_list)(struct dv_engine *e,
                        void (*done)(void *ctx, int code, const struct dv_image_ref *images, size_t n,
                                     const struct dv_err *err),

@@ -223,6 +223,15 @@ static void copy_address(const struct cJSON *settings, char out[64])
     }
 }
 
+static void copy_network(struct dv_engine_container *c, const struct cJSON *host_config)
+{
+    static const char joined[] = "container:";
+    const char *mode = dk_str(host_config, "NetworkMode");
+    c->is_network_told = mode[0] != '\0';
+    if (strncmp(mode, joined, sizeof(joined) - 1) == 0)
+        (void)dv_copy(c->joins, sizeof(c->joins), mode + sizeof(joined) - 1);
+}
+
 /* Containers that were never started carry the year 1. */
 static int64_t read_time(const char *text)
 {
@@ -244,6 +253,7 @@ static int read_inspected(const struct cJSON *v, struct dv_arena *a, void *out)
     (void)dv_copy(c->state, sizeof(c->state), dk_str(state, "Status"));
     (void)dv_copy(c->error, sizeof(c->error), dk_str(state, "Error"));
     copy_address(dk_get(v, "NetworkSettings"), c->address);
+    copy_network(c, dk_get(v, "HostConfig"));
     c->pid = dk_i64(state, "Pid");
     c->exit_code = dk_i64(state, "ExitCode");
     c->oom_killed = dk_bool(state, "OOMKilled");
@@ -299,6 +309,7 @@ static int read_listed(const struct cJSON *v, struct dv_arena *a, struct dv_engi
     copy_name(c->name, cJSON_IsString(name) ? name->valuestring : "");
     (void)dv_copy(c->state, sizeof(c->state), dk_str(v, "State"));
     copy_address(dk_get(v, "NetworkSettings"), c->address);
+    copy_network(c, dk_get(v, "HostConfig"));
     c->exit_code = code_in_status(dk_str(v, "Status"));
     return dk_kvs(dk_get(v, "Labels"), a, &c->labels);
 }

@@ -482,6 +482,7 @@ static const struct dv_engine_ops docker_ops = {
     .connect = dk_connect,
     .image_inspect = dk_image_inspect,
     .image_pull = dk_image_pull,
+    .image_import = dk_image_import,
     .image_list = dk_image_list,
     .create = dk_create,
     .start = dk_start,

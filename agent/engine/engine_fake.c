@@ -81,6 +81,12 @@ void dv_engine_fake_exit(struct dv_engine_fake *f, const char *id, int64_t exit_
         dv_fake_end_process(c, exit_code, is_oom);
 }
 
+void dv_engine_fake_end_all(struct dv_engine_fake *f)
+{
+    DV_LIST_FOR_EACH (it, &f->containers)
+        dv_fake_end_process(DV_LIST_ENTRY(it, struct container, node), 255, false);
+}
+
 void dv_engine_fake_log(struct dv_engine_fake *f, const char *id, bool is_stderr, const char *text)
 {
     struct container *c = dv_fake_find(f, id);

@@ -14,6 +14,7 @@ enum dv_engine_fake_op {
     DV_FAKE_IMAGE_INSPECT,
     DV_FAKE_IMAGE_PULL,
     DV_FAKE_IMAGE_LIST,
+    DV_FAKE_IMAGE_IMPORT,
     DV_FAKE_CREATE,
     DV_FAKE_START,
     DV_FAKE_STOP,
@@ -56,6 +57,7 @@ void dv_engine_fake_on_start(struct dv_engine_fake *f,
 
 /* The container's process ends by itself; id may be a name. */
 void dv_engine_fake_exit(struct dv_engine_fake *f, const char *id, int64_t exit_code, bool is_oom);
+void dv_engine_fake_end_all(struct dv_engine_fake *f); /* as when the machine was started anew */
 void dv_engine_fake_log(struct dv_engine_fake *f, const char *id, bool is_stderr, const char *text);
 
 size_t dv_engine_fake_count(const struct dv_engine_fake *f, const char *state); /* NULL: all */

@@ -153,7 +153,8 @@ static char *auth_header(const struct dv_registry_auth *auth)
     return out;
 }
 
-static void pull_path(struct dv_buf *path, const char *image)
+/* "repo:tag" -> what + escaped repository + between + escaped tag */
+static void split_path(struct dv_buf *path, const char *image, const char *what, const char *between)
 {
     DV_AUTO_STR char *name = dv_strdup(image);
     const char *tag;
@@ -162,19 +163,19 @@ static void pull_path(struct dv_buf *path, const char *image)
         return;
     }
     tag = dv_pull_split(name);
-    (void)dv_buf_add_c(path, "/images/create?fromImage=");
+    (void)dv_buf_add_c(path, what);
     dk_escape(path, name, "/:");
-    (void)dv_buf_add_c(path, "&tag=");
+    (void)dv_buf_add_c(path, between);
     dk_escape(path, tag, ":");
 }
 
-void dk_image_pull(struct dv_engine *e, const char *image, const struct dv_registry_auth *auth,
-                   void (*progress)(void *, int, const char *), dv_engine_done *done, void *ctx)
+static struct pull_job *pull_new(struct dv_engine *e, const char *verb, const char *image,
+                                 void (*progress)(void *, int, const char *), dv_engine_done *done, void *ctx)
 {
     struct pull_job *p = dk_job_new(DV_CONTAINER_OF(e, struct docker, base), sizeof(*p), ctx, pull_answer);
     if (!p) {
         done(ctx, DV_E_NOMEM, dk_no_memory());
-        return;
+        return NULL;
     }
     p->progress = progress;
     p->done = done;
@@ -182,9 +183,18 @@ void dk_image_pull(struct dv_engine *e, const char *image, const struct dv_regis
     p->job.discard = pull_discard;
     dv_lines_init(&p->lines, 64 * 1024);
     dv_pull_init(&p->state);
-    (void)snprintf(p->job.what, sizeof(p->job.what), "pulling %s", image);
+    (void)snprintf(p->job.what, sizeof(p->job.what), "%s %s", verb, image);
+    return p;
+}
+
+void dk_image_pull(struct dv_engine *e, const char *image, const struct dv_registry_auth *auth,
+                   void (*progress)(void *, int, const char *), dv_engine_done *done, void *ctx)
+{
+    struct pull_job *p = pull_new(e, "pulling", image, progress, done, ctx);
+    if (!p)
+        return;
     DV_AUTO_BUF struct dv_buf path = DV_BUF_INIT;
-    pull_path(&path, image);
+    split_path(&path, image, "/images/create?fromImage=", "&tag=");
     DV_AUTO_STR char *header = auth && auth->username ? auth_header(auth) : NULL;
     if (auth && auth->username && !header)
         path.failed = DV_E_NOMEM;
@@ -192,6 +202,19 @@ void dk_image_pull(struct dv_engine *e, const char *image, const struct dv_regis
     dk_send(&p->job, "POST", &path, dv_sv(NULL, 0), headers, DK_PULL_TIMEOUT_MS);
     if (header)
         explicit_bzero(header, strlen(header));
+}
+
+/* The answer is a pull's: lines that may tell of a failure after a good status. */
+void dk_image_import(struct dv_engine *e, const char *image, struct dv_sv tar, dv_engine_done *done,
+                     void *ctx)
+{
+    static const char *const headers[] = {"Content-Type: application/x-tar", NULL};
+    struct pull_job *p = pull_new(e, "importing", image, NULL, done, ctx);
+    if (!p)
+        return;
+    DV_AUTO_BUF struct dv_buf path = DV_BUF_INIT;
+    split_path(&path, image, "/images/create?fromSrc=-&repo=", "&tag=");
+    dk_send(&p->job, "POST", &path, tar, headers, DK_CALL_TIMEOUT_MS);
 }
 
 /* ---- list ---- */

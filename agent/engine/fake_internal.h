@@ -73,6 +73,7 @@ static inline struct dv_engine_fake *dv_fake_of(struct dv_engine *e)
 struct container *dv_fake_find(const struct dv_engine_fake *f, const char *id); /* id or name; NULL: absent */
 bool dv_fake_is_running(const struct container *c);
 bool dv_fake_has_label(const struct container *c, const char *label); /* "key" or "key=value" */
+const char *dv_fake_joins(const struct container *c); /* whose network it is to join; NULL: its own */
 bool dv_fake_copy_spec(struct container *c, const struct dv_engine_create *from);
 void dv_fake_container_free(struct container *c);
 const char *dv_fake_script_of(const struct dv_engine_create *spec); /* of its toy program; NULL: none */

@@ -201,6 +201,20 @@ static void fake_image_pull(struct dv_engine *e, const char *image, const struct
     t->each = (any_fn)progress;
 }
 
+static int act_import(struct task *t, struct dv_err *err)
+{
+    (void)err;
+    dv_engine_fake_add_image(t->f, t->id, NULL, true);
+    return DV_OK;
+}
+
+static void fake_image_import(struct dv_engine *e, const char *image, struct dv_sv tar, dv_engine_done *done,
+                              void *ctx)
+{
+    (void)tar;
+    begin_plain(e, DV_FAKE_IMAGE_IMPORT, image, act_import, 0, false, done, ctx);
+}
+
 static void images_finish(struct task *t, int code, const struct dv_err *err)
 {
     struct dv_image_ref refs[64];
@@ -243,6 +257,9 @@ static int act_create(struct task *t, struct dv_err *err)
     (void)dv_copy(c->seen.name, sizeof(c->seen.name), c->spec.name);
     (void)dv_copy(c->seen.state, sizeof(c->seen.state), "created");
     c->seen.labels = c->spec.labels;
+    c->seen.is_network_told = true;
+    if (dv_fake_joins(c))
+        (void)dv_copy(c->seen.joins, sizeof(c->seen.joins), dv_fake_joins(c));
     dv_list_push_back(&t->f->containers, &c->node);
     t->made = NULL;
     (void)dv_copy(t->id, sizeof(t->id), c->seen.id);
@@ -291,13 +308,19 @@ static int act_start(struct task *t, struct dv_err *err)
         return absent(t, err);
     if (dv_fake_is_running(c))
         return DV_OK;
+    const struct container *host = dv_fake_joins(c) ? dv_fake_find(f, dv_fake_joins(c)) : c;
+    if (!host)
+        return dv_err_set(err, DV_NOT_FOUND, "No such container: %s", dv_fake_joins(c));
+    if (host != c && !dv_fake_is_running(host))
+        return dv_err_set(err, DV_CONFLICT, "cannot join network of a non running container: %s",
+                          host->seen.id);
     uint64_t n = ++f->next_id;
     struct dv_engine_fake_started s = {.id = c->seen.id, .spec = &c->spec, .pid = FAKE_PID_BASE + (int64_t)n};
     (void)snprintf(s.address, sizeof(s.address), "192.0.2.%u", (unsigned)(n % 250 + 1));
     if (f->on_start)
         f->on_start(f->on_start_ctx, &s);
     (void)dv_copy(c->seen.state, sizeof(c->seen.state), "running");
-    (void)dv_copy(c->seen.address, sizeof(c->seen.address), s.address);
+    (void)dv_copy(c->seen.address, sizeof(c->seen.address), host == c ? s.address : "");
     c->seen.pid = s.pid;
     c->seen.exit_code = 0;
     c->seen.started_ms = dv_clock_wall_ms(dv_loop_clock(f->loop));
@@ -517,6 +540,7 @@ const struct dv_engine_ops dv_fake_ops = {
     .connect = fake_connect,
     .image_inspect = fake_image_inspect,
     .image_pull = fake_image_pull,
+    .image_import = fake_image_import,
     .image_list = fake_image_list,
     .create = fake_create,
     .start = fake_start,

@@ -47,6 +47,13 @@ bool dv_fake_has_label(const struct container *c, const char *label)
     return false;
 }
 
+const char *dv_fake_joins(const struct container *c)
+{
+    static const char joined[] = "container:";
+    const char *network = c->spec.network;
+    return network && strncmp(network, joined, sizeof(joined) - 1) == 0 ? network + sizeof(joined) - 1 : NULL;
+}
+
 static bool copy_str(struct dv_arena *a, const char **s)
 {
     *s = dv_arena_strdup(a, *s ? *s : "");

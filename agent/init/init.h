@@ -71,4 +71,9 @@ int init_stdio_serve(const struct init_stdio *cfg);
  * program's own, or 128 + the signal that ended it. */
 int init_gate(const char *dir);
 
+/* ---- hold.c: a container that only waits ---- */
+
+/* Waits for SIGTERM or SIGINT, reaping meanwhile; returns the exit code of the process. */
+int init_hold(void);
+
 #endif

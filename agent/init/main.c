@@ -2,11 +2,13 @@
  *
  *   davit-init stdio [--port N] [--concurrency N] [--timeout MS] -- program [argument...]
  *   davit-init gate [DIR]
+ *   davit-init hold
  *
  * `stdio` makes any program a function: a small HTTP/1.1 server runs it once per request, body on its
  * standard input, its standard output as the answer (stdio.c).  `gate` waits in a container made ahead of
- * need until the agent says what to run (gate.c).  As process 1 both reap whatever loses its parent. It is
- * mounted into images of any kind, so it needs nothing from them: no shell, no libc, no writable file. */
+ * need until the agent says what to run (gate.c).  `hold` only waits: its container is there to be joined by
+ * others (hold.c).  As process 1 all reap whatever loses its parent. It is mounted into images of any kind,
+ * so it needs nothing from them: no shell, no libc, no writable file. */
 #include "agent/init/init.h"
 #include "proto/base/str.h"
 #include "proto/rt/gate.h"
@@ -21,7 +23,8 @@ static int usage(const char *why)
         stderr,
         "davit-init: %s\n"
         "usage: davit-init stdio [--port N] [--concurrency N] [--timeout MS] -- program [argument...]\n"
-        "       davit-init gate [DIR]\n",
+        "       davit-init gate [DIR]\n"
+        "       davit-init hold\n",
         why);
     return 64;
 }
@@ -66,6 +69,8 @@ int main(int argc, char **argv)
         return run_stdio(argc - 2, argv + 2);
     if (argc >= 2 && argc <= 3 && !strcmp(argv[1], "gate"))
         return init_gate(argc == 3 ? argv[2] : DV_GATE_DIR);
+    if (argc == 2 && !strcmp(argv[1], "hold"))
+        return init_hold();
     if (argc >= 2 && !strcmp(argv[1], "--version")) {
         (void)printf("davit-init %s\n", DAVIT_VERSION);
         return 0;

@@ -140,8 +140,8 @@ int sb_container_spec(struct sb_replica *r, struct dv_arena *a, struct dv_engine
                                   : text(a, "davit-%s-%08x", spec->name, (unsigned)(r->id >> 32)),
         .image = spec->image,
         .user = spec->user,
-        .network = r->sb->cfg.network,
-        .hostname = spec->name,
+        .network = r->holder ? text(a, "container:%s", r->holder->container) : r->sb->cfg.network,
+        .hostname = r->holder ? NULL : spec->name, /* that of whose network it joins: the engine insists */
         .memory_bytes = spec->limits.memory_bytes,
         .cpu_mcpu = spec->limits.cpu_mcpu,
         .pids = spec->limits.pids,
@@ -149,7 +149,7 @@ int sb_container_spec(struct sb_replica *r, struct dv_arena *a, struct dv_engine
         .tmp_bytes = spec->limits.tmp_bytes,
         .read_only = spec->read_only,
     };
-    int rc = out->name ? fill_env(r, a, &out->env) : DV_E_NOMEM;
+    int rc = out->name && out->network ? fill_env(r, a, &out->env) : DV_E_NOMEM;
     if (!rc)
         rc = fill_argv(r, a, out);
     if (!rc)

@@ -24,12 +24,20 @@ static void detach(struct sb_replica *r)
     if (dv_carry_load(r->sb->cfg.carry, r->id, &in_flight, &served) == DV_OK)
         r->served = served;
     r->in_flight = 0;
-    dv_carry_replica_remove(r->sb->cfg.carry, r->id, DV_RESET_EXITED);
+    if (dv_carry_replica_remove(r->sb->cfg.carry, r->id, DV_RESET_EXITED) == DV_OK && r->holder)
+        sb_holder_closing(r->holder, r->id);
+}
+
+/* Its container is gone, or (not is_gone) may still be inside the network it joined. */
+static void leave_network(struct sb_replica *r, bool is_gone)
+{
+    sb_holder_give_back(dv_steal(&r->holder), is_gone && !r->is_unsure);
 }
 
 void sb_replica_forget(struct sb_replica *r)
 {
     detach(r);
+    leave_network(r, !r->container[0]); /* what had one has left in settle */
     sb_file_drop(r);
     sb_tails_take(r);
     if (r->phase != PH_GONE)
@@ -38,8 +46,9 @@ void sb_replica_forget(struct sb_replica *r)
 
 /* ---- the end ---- */
 
-static void settle(struct sb_replica *r)
+static void settle(struct sb_replica *r, bool is_gone)
 {
+    leave_network(r, is_gone);
     if (r->reason == DV_REASON_STOPPED || r->want_stop) {
         sb_replica_forget(r);
         return;
@@ -61,7 +70,7 @@ static void on_removed(void *ctx, int code, const struct dv_err *err)
     if (code) /* whatever stays behind belongs to nobody and goes with the next comparison */
         dv_log(DV_LOG_WARN, "container not removed", DV_LS("container", r->container),
                DV_LS("error", dv_err_msg(err, code)));
-    settle(r);
+    settle(r, !code);
 }
 
 static void remove_container(struct sb_replica *r)
@@ -108,7 +117,7 @@ static void last_words(struct sb_replica *r)
     struct dv_sandbox *s = r->sb;
     detach(r);
     if (!r->container[0]) {
-        settle(r);
+        settle(r, true);
         return;
     }
     sb_replica_move(r, PH_WORDS);

@@ -107,6 +107,8 @@ void sb_replica_free(struct sb_replica *r)
     dv_list_remove(&r->in_image);
     dv_list_remove(&r->in_queue);
     sb_probe_free(r->probe);
+    if (r->holder) /* the agent ends; its containers stay */
+        sb_holder_pass(r->holder, NULL, NULL);
     dv_timer_cancel(s->cfg.loop, &r->timer);
     dv_cgroup_free(r->cgroup);
     sb_lines_free(&r->tail);
@@ -163,6 +165,64 @@ void sb_replica_image_ready(struct sb_replica *r)
 /* ---- create ---- */
 
 static void create(struct sb_replica *r);
+static void inspect(struct sb_replica *r);
+
+/* The network it was to join, or had joined, is gone. */
+static void on_network_lost(void *ctx)
+{
+    struct sb_replica *r = ctx;
+    r->holder = NULL;
+    r->is_network_lost = true;
+    if (r->phase >= PH_INSPECT && r->phase <= PH_DRAIN)
+        sb_replica_fail(r, DV_REASON_ENGINE_DOWN, "the network that its container had joined was removed");
+}
+
+/* A create or start failed that was to join a holder: was it the holder's fault?  Then it is done over with a
+ * network of its own. */
+static void do_over(struct sb_replica *r)
+{
+    if (r->container[0])
+        sb_container_remove(r->sb, r->container);
+    r->container[0] = '\0';
+    sb_holder_give_back(dv_steal(&r->holder), false);
+    r->is_alone = true;
+    r->retried_create = true; /* the short name may still be taken */
+    sb_replica_move(r, PH_CREATE);
+    create(r);
+}
+
+static void on_holder_inspected(void *ctx, int code, const struct dv_engine_container *c,
+                                const struct dv_err *err)
+{
+    struct sb_replica *r = ctx;
+    struct dv_sandbox *s = r->sb;
+    char why[sizeof(r->message)];
+    (void)dv_copy(why, sizeof(why), r->message);
+    if (!sb_replica_back(r))
+        (void)0; /* dealt with */
+    else if (code == DV_E_ENGINE)
+        sb_replica_fail_engine(r, DV_REASON_CREATE_FAILED, code, err);
+    else if (!code && sb_nets_is_running(c) && !r->is_network_lost)
+        sb_replica_fail(r, DV_REASON_CREATE_FAILED, why);
+    else
+        do_over(r);
+    sb_queue_run(s);
+}
+
+/* True: the failure is being looked into, or was nobody's but the holder's; nothing else is to be done. */
+static bool blame_holder(struct sb_replica *r, int code, const struct dv_err *err)
+{
+    if (r->is_alone || code == DV_E_NOMEM || (!r->holder && !r->is_network_lost))
+        return false;
+    if (r->is_network_lost) {
+        do_over(r);
+        return true;
+    }
+    (void)dv_copy(r->message, sizeof(r->message), dv_err_msg(err, code));
+    r->calls++;
+    sb_ops(r->sb)->inspect(r->sb->cfg.engine, r->holder->container, on_holder_inspected, r);
+    return true;
+}
 
 static void on_started(void *ctx, int code, const struct dv_err *err);
 
@@ -172,6 +232,7 @@ static void on_created(void *ctx, int code, const char *id, const struct dv_err 
     struct dv_sandbox *s = r->sb;
     if (!code) /* known before anything else, so that whatever follows can remove it */
         (void)dv_copy(r->container, sizeof(r->container), id);
+    r->is_unsure = r->is_unsure || code < 0;
     if (!sb_replica_back(r)) {
         sb_queue_run(s);
         return;
@@ -189,6 +250,8 @@ static void on_created(void *ctx, int code, const char *id, const struct dv_err 
         sb_image_forget(s, r->cmd.spec.image);
         sb_replica_move(r, PH_IMAGE);
         sb_image_want(r, false);
+    } else if (code && blame_holder(r, code, err)) {
+        return;
     } else if (code) {
         sb_replica_fail_engine(r, code == DV_NOT_FOUND ? DV_REASON_IMAGE_MISSING : DV_REASON_CREATE_FAILED,
                                code, err);
@@ -206,6 +269,10 @@ static void create(struct sb_replica *r)
 {
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     struct dv_engine_create spec;
+    if (!r->holder && !r->is_alone) {
+        r->is_network_lost = false;
+        r->holder = sb_holder_take(r->sb, on_network_lost, r);
+    }
     if (sb_container_spec(r, &arena, &spec)) {
         sb_replica_fail(r, DV_REASON_CREATE_FAILED, "the agent is out of memory");
         return;
@@ -217,32 +284,58 @@ static void create(struct sb_replica *r)
 void sb_queue_run(struct dv_sandbox *s)
 {
     struct dv_list *n;
-    while (s->n_creating < SB_CREATES_MAX && (n = dv_list_pop_front(&s->queue))) {
+    while (s->n_creating + s->nets.n_refills < SB_CREATES_MAX && (n = dv_list_pop_front(&s->queue))) {
         struct sb_replica *r = DV_LIST_ENTRY(n, struct sb_replica, in_queue);
         sb_replica_move(r, PH_CREATE);
         create(r);
     }
+    sb_nets_refill(s);
 }
 
 /* ---- start, inspect ---- */
 
-static void inspect(struct sb_replica *r);
+static void set_address(struct sb_replica *r, const char *ip)
+{
+    bool is_v6 = strchr(ip, ':') != NULL;
+    (void)snprintf(r->address, sizeof(r->address), is_v6 ? "[%s]:%u" : "%s:%u", ip,
+                   (unsigned)r->cmd.spec.port);
+}
+
+static void started(struct sb_replica *r)
+{
+    struct dv_sandbox *s = r->sb;
+    r->times.start_us = (int64_t)((sb_now(s) - r->phase_ns) / 1000);
+    dv_hist_add_ns(&s->counts.start, sb_now(s) - r->phase_ns);
+    r->start_ns = sb_now(s);
+    if (!r->holder || r->died_early) {
+        inspect(r);
+        return;
+    }
+    set_address(r, r->holder->address); /* known: the engine is asked for the rest when it is ready */
+    sb_logs_replica_up(r);
+    sb_replica_probe(r);
+}
 
 static void on_started(void *ctx, int code, const struct dv_err *err)
 {
     struct sb_replica *r = ctx;
     struct dv_sandbox *s = r->sb;
-    if (sb_replica_back(r)) {
-        if (code) {
-            sb_replica_fail_engine(r, DV_REASON_CREATE_FAILED, code, err);
-        } else {
-            r->times.start_us = (int64_t)((sb_now(s) - r->phase_ns) / 1000);
-            dv_hist_add_ns(&s->counts.start, sb_now(s) - r->phase_ns);
-            r->start_ns = sb_now(s);
-            inspect(r);
-        }
-    }
+    if (!sb_replica_back(r))
+        (void)0; /* dealt with */
+    else if (!code && !r->is_network_lost)
+        started(r);
+    else if (!code)
+        do_over(r);
+    else if (!blame_holder(r, code, err))
+        sb_replica_fail_engine(r, DV_REASON_CREATE_FAILED, code, err);
     sb_queue_run(s);
+}
+
+static void watch_usage(struct sb_replica *r)
+{
+    struct dv_err err = DV_ERR_INIT;
+    if (!r->cgroup && r->pid && dv_cgroup_of_pid(r->pid, &r->cgroup, &err))
+        dv_log(DV_LOG_WARN, "usage of a replica cannot be read", DV_LID("replica", r->id), DV_LE(&err));
 }
 
 static void on_inspected(void *ctx, int code, const struct dv_engine_container *c, const struct dv_err *err)
@@ -269,13 +362,15 @@ static void on_inspected(void *ctx, int code, const struct dv_engine_container *
     r->pid = c->pid;
     if (c->started_ms)
         r->started_ms = c->started_ms;
-    if (!c->address[0]) {
+    if (r->phase == PH_WARM)
+        watch_usage(r);
+    if (!r->holder && c->joins[0]) /* adopted */
+        r->holder = sb_holder_claim(r->sb, c->joins, on_network_lost, r);
+    if (!r->holder && !c->address[0]) {
         sb_replica_fail(r, DV_REASON_CREATE_FAILED, "the engine gave its container no address");
         return;
     }
-    bool is_v6 = strchr(c->address, ':') != NULL;
-    (void)snprintf(r->address, sizeof(r->address), is_v6 ? "[%s]:%u" : "%s:%u", c->address,
-                   (unsigned)r->cmd.spec.port);
+    set_address(r, r->holder ? r->holder->address : c->address);
     if (r->phase == PH_INSPECT) {
         sb_logs_replica_up(r);
         sb_replica_probe(r);
@@ -306,11 +401,9 @@ void sb_replica_adopt(struct sb_replica *r, const char *container)
 static void warm(struct sb_replica *r)
 {
     struct dv_sandbox *s = r->sb;
-    struct dv_err err = DV_ERR_INIT;
     struct dv_carry_replica route = {
         .id = r->id, .address = r->address, .concurrency = (uint32_t)r->cmd.spec.scale.concurrency};
-    if (!r->cgroup && r->pid && dv_cgroup_of_pid(r->pid, &r->cgroup, &err))
-        dv_log(DV_LOG_WARN, "usage of a replica cannot be read", DV_LID("replica", r->id), DV_LE(&err));
+    watch_usage(r);
     int rc = dv_carry_replica_put(s->cfg.carry, &route);
     if (rc) {
         sb_replica_fail(r, DV_REASON_CREATE_FAILED, dv_err_text(rc));
@@ -326,6 +419,8 @@ static void warm(struct sb_replica *r)
     sb_replica_move(r, PH_WARM);
     dv_log(DV_LOG_INFO, "replica ready", DV_LID("replica", r->id), DV_LS("function", r->fn_name),
            DV_LS("address", r->address), DV_LU("ms", (sb_now(s) - r->asked_ns) / DV_MS));
+    if (!r->pid) /* nothing waits for this any more */
+        sb_replica_look(r);
 }
 
 static void on_probed(void *ctx, int code, const char *why)

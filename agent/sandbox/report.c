@@ -140,6 +140,26 @@ static void write_phases(const struct dv_sandbox *s, struct dv_buf *out)
     }
 }
 
+static void write_networks(const struct dv_sandbox *s, struct dv_buf *out)
+{
+    static const char *const names[HO_N] = {"making", "making", "making",  "found",
+                                            "ready",  "in_use", "closing", "removing"};
+    const struct sb_nets *nets = &s->nets;
+    (void)dv_metric_head(out, "davit_agent_networks", DV_METRIC_GAUGE, "Ready networks by state.");
+    for (int i = HO_INSPECT; i < HO_N; i++) {
+        struct dv_label state = {"state", dv_sv_c(names[i])};
+        size_t n = nets->n[i] + (i == HO_INSPECT ? nets->n[HO_CREATE] + nets->n[HO_START] : 0);
+        (void)dv_metric_u64(out, "davit_agent_networks", &state, 1, n);
+    }
+    counter(out, "davit_agent_networks_made_total", "Ready networks made.", nets->counts.made);
+    counter(out, "davit_agent_networks_lost_total", "Ready networks that went away by themselves.",
+            nets->counts.lost);
+    counter(out, "davit_agent_networks_joined_total", "Containers that joined a ready network.",
+            nets->counts.joined);
+    counter(out, "davit_agent_networks_missed_total", "Containers for which none was ready.",
+            nets->counts.missed);
+}
+
 void dv_sandbox_engine_stats(const struct dv_sandbox *s, uint64_t *out_calls, uint64_t *out_errors)
 {
     *out_calls = *out_errors = 0;
@@ -153,6 +173,7 @@ void dv_sandbox_metrics(struct dv_sandbox *s, struct dv_buf *out)
     write_states(s, out);
     write_phases(s, out);
     write_usage(s, out);
+    write_networks(s, out);
     counter(out, "davit_agent_replicas_started_total", "Replicas asked for.", s->counts.started);
     counter(out, "davit_agent_replicas_adopted_total", "Containers taken over after a restart.",
             s->counts.adopted);

@@ -46,6 +46,11 @@ static void on_orphan_removed(void *ctx, int code, const struct dv_err *err)
                DV_LS("error", dv_err_msg(err, code)));
 }
 
+void sb_container_remove(struct dv_sandbox *s, const char *container)
+{
+    sb_ops(s)->remove(s->cfg.engine, container, true, on_orphan_removed, NULL);
+}
+
 static void act(struct dv_sandbox *s, const struct dv_rc_action *a)
 {
     struct sb_replica *r = a->replica ? sb_find(s, a->replica) : NULL;
@@ -64,7 +69,7 @@ static void act(struct dv_sandbox *s, const struct dv_rc_action *a)
     case DV_RC_REMOVE:
         s->counts.orphans++;
         dv_log(DV_LOG_INFO, "removing a container without owner", DV_LS("container", a->container));
-        sb_ops(s)->remove(s->cfg.engine, a->container, true, on_orphan_removed, NULL);
+        sb_container_remove(s, a->container);
         break;
     case DV_RC_STOP:
         if (r)
@@ -112,15 +117,18 @@ static int compare(struct dv_sandbox *s, const struct dv_engine_container *c, si
     size_t n_known;
     struct dv_rc_replica *replicas = known(s, &arena, &n_known);
     struct dv_rc_container *seen = dv_arena_alloc(&arena, (n + 1) * sizeof(*seen));
+    size_t n_seen = 0;
     struct dv_rc_action *acts = dv_arena_alloc(&arena, (n + n_known + 1) * sizeof(*acts));
     if (!replicas || !seen || !acts)
         return DV_E_NOMEM;
     for (size_t i = 0; i < n; i++)
-        seen[i] = (struct dv_rc_container){c[i].id, label_id(&c[i]),
-                                           !strcmp(c[i].state, "running") || !strcmp(c[i].state, "paused")};
-    size_t n_acts = dv_rc_containers(replicas, n_known, seen, n, acts);
+        if (!sb_nets_is_holder(&c[i]))
+            seen[n_seen++] = (struct dv_rc_container){c[i].id, label_id(&c[i]), sb_nets_is_running(&c[i])};
+    size_t n_acts = dv_rc_containers(replicas, n_known, seen, n_seen, acts);
+    sb_nets_listed(s, c, n);
     for (size_t i = 0; i < n_acts; i++)
         act(s, &acts[i]);
+    sb_nets_settled(s, c, n);
     return DV_OK;
 }
 
@@ -145,6 +153,7 @@ static void on_listed(void *ctx, int code, const struct dv_engine_container *c, 
     if (s->is_ok)
         return;
     s->is_ok = true;
+    sb_nets_refill(s);
     dv_log(DV_LOG_INFO, "engine ready", DV_LS("engine", s->info.name), DV_LS("version", s->info.version),
            DV_LS("api", s->info.api), DV_LU("containers", n));
     sb_images_list(s);
@@ -190,8 +199,10 @@ void sb_engine_suspect(struct dv_sandbox *s)
 static void on_die(struct dv_sandbox *s, struct sb_replica *r, const struct dv_engine_event *ev)
 {
     (void)s;
-    if (r->phase < PH_INSPECT)
-        return; /* the inspect that follows the start will see it */
+    if (r->phase < PH_INSPECT) {
+        r->died_early = true; /* an inspect follows the start, and will see it */
+        return;
+    }
     /* 137 may be the kernel's doing for want of memory: the engine's record says so. */
     if (ev->exit_code == 137 && !r->was_oom && !r->calls && r->phase < PH_DRAIN)
         sb_replica_look(r);
@@ -202,7 +213,7 @@ static void on_die(struct dv_sandbox *s, struct sb_replica *r, const struct dv_e
 static void on_event(void *ctx, const struct dv_engine_event *ev)
 {
     struct dv_sandbox *s = ctx;
-    struct sb_replica *r = sb_by_container(s, ev->container);
+    struct sb_replica *r = sb_nets_event(s, ev) ? NULL : sb_by_container(s, ev->container);
     if (!r)
         return;
     if (!strcmp(ev->action, "oom"))
@@ -282,6 +293,7 @@ static void on_tick(struct dv_timer *t)
         sb_list_soon(s);
     if (s->engine_state == ENG_UP && now - s->images.listed_ns >= SB_IMAGES_MS * DV_MS)
         sb_images_list(s);
+    sb_nets_tick(s);
     if (s->engine_state == ENG_DOWN && !s->engine_timer.pos)
         engine_connect(s);
     (void)dv_timer_set(s->cfg.loop, t, now + SB_TICK_MS * DV_MS); /* its place in the heap is still there */
@@ -303,6 +315,7 @@ static void abandon(struct dv_sandbox *s)
     sb_logs_free(s);
     DV_LIST_FOR_EACH_SAFE (n, &s->replicas)
         sb_replica_free(DV_LIST_ENTRY(n, struct sb_replica, node));
+    sb_nets_free(s);
     dv_map_deinit(&s->by_id);
     sb_images_free(s);
     sb_tails_free(s);
@@ -321,6 +334,7 @@ int dv_sandbox_new(const struct dv_sandbox_cfg *cfg, struct dv_sandbox **out, st
     (void)snprintf(s->label, sizeof(s->label), "dev.davit.node=%016llx", (unsigned long long)cfg->node);
     dv_list_init(&s->replicas);
     dv_list_init(&s->queue);
+    sb_nets_init(s);
     dv_list_init(&s->log_requests);
     dv_list_init(&s->tail_order);
     dv_map_init(&s->by_id, cfg->node);
@@ -417,6 +431,11 @@ void dv_sandbox_on_drained(struct dv_sandbox *s, uint64_t replica)
     struct sb_replica *r = sb_find(s, replica);
     if (r)
         sb_replica_drained(r);
+}
+
+void dv_sandbox_on_closed(struct dv_sandbox *s, uint64_t replica)
+{
+    sb_nets_closed(s, replica);
 }
 
 bool dv_sandbox_is_settled(const struct dv_sandbox *s)

@@ -23,11 +23,12 @@ struct dv_sandbox_cfg {
     struct dv_engine *engine; /* borrowed; closed by its owner before dv_sandbox_free */
     struct dv_carry *carry;   /* borrowed; its on_trouble and on_drained come here */
     uint64_t node;
-    const char *state_dir; /* replicas/ID.json; must exist */
-    const char *run_dir;   /* secrets, gone with a reboot; must exist */
-    const char *init_path; /* davit-init on the host, for stdio functions */
-    const char *network;   /* bridge that replicas join; "davit" */
-    int64_t replicas_max;  /* refused beyond: CREATE_FAILED */
+    const char *state_dir;  /* replicas/ID.json; must exist */
+    const char *run_dir;    /* secrets, gone with a reboot; must exist */
+    const char *init_path;  /* davit-init on the host, for stdio functions */
+    const char *network;    /* bridge that replicas join; "davit" */
+    int64_t replicas_max;   /* refused beyond: CREATE_FAILED */
+    int64_t ready_networks; /* kept beyond those in use; 0: every container gets a network of its own */
     /* Something to report has changed (engine, a replica, log lines).  May be called many times a turn. */
     void (*on_change)(void *ctx);
     /* Lines for a request of dv_sandbox_logs; end: nothing follows.  Borrowed for the call. */
@@ -50,6 +51,7 @@ void dv_sandbox_logs_drop(struct dv_sandbox *s); /* the asker is gone: every req
 /* ---- from the carry ---- */
 void dv_sandbox_on_trouble(struct dv_sandbox *s, uint64_t replica, enum dv_link_reset what);
 void dv_sandbox_on_drained(struct dv_sandbox *s, uint64_t replica);
+void dv_sandbox_on_closed(struct dv_sandbox *s, uint64_t replica);
 
 /* ---- reports ---- */
 /* Replicas changed since the last call (all of them when full), as an array in arena whose strings are

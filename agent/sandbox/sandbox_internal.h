@@ -3,6 +3,7 @@
  *   replica.c    one replica's way up: image, create, start, probe
  *   ending.c     one replica's way down: drain, stop, last words, remove
  *   image.c      which images are here; one pull at a time for each
+ *   holder.c     ready networks that replicas join; whose turn it is at the engine (nets.h)
  *   container.c  what a replica's container is made of
  *   probe.c      is it listening yet
  *   files.c      what survives the process
@@ -12,6 +13,7 @@
 #define DV_SANDBOX_INTERNAL_H
 
 #include "agent/cgroup/cgroup.h"
+#include "agent/sandbox/nets.h"
 #include "agent/sandbox/sandbox.h"
 #include "proto/base/list.h"
 #include "proto/base/map.h"
@@ -73,6 +75,11 @@ struct sb_replica {
     uint64_t asked_ns, phase_ns, start_ns; /* monotonic */
     int64_t started_ms;                    /* wall */
     /* container */
+    struct sb_holder *holder; /* whose network it has joined; NULL: it has its own */
+    bool is_alone;            /* joining failed: the next try gets a network of its own */
+    bool is_network_lost;     /* the holder went away while a call was under way */
+    bool is_unsure;           /* its create may have succeeded without an answer */
+    bool died_early;          /* its end was told before its start was */
     char container[72], address[64];
     int64_t pid;
     char fn_name[160];
@@ -116,6 +123,7 @@ struct dv_sandbox {
     struct dv_list queue;    /* PH_QUEUE, first come first served */
     int n_creating;
     size_t n_gone_told;
+    struct sb_nets nets;
     struct sb_images images;
     struct dv_timer tick, engine_timer;
     /* engine */
@@ -149,6 +157,8 @@ void sb_engine_suspect(
 void sb_list_soon(struct dv_sandbox *s); /* compare containers with replicas */
 struct sb_replica *sb_find(struct dv_sandbox *s, uint64_t id);
 struct sb_replica *sb_by_container(struct dv_sandbox *s, const char *container);
+/* One that belongs to nobody any more; should that fail, the next comparison finds it again. */
+void sb_container_remove(struct dv_sandbox *s, const char *container);
 
 /* replica.c */
 struct sb_replica *sb_replica_new(struct dv_sandbox *s,

@@ -244,7 +244,7 @@ struct world {
     struct call calls[MAX_CALLS];
     size_t n_calls;
     bool is_open, is_going, is_client_closed;
-    int n_drained, n_trouble;
+    int n_drained, n_closed, n_trouble;
     enum dv_link_reset trouble;
 };
 
@@ -342,6 +342,13 @@ static void on_trouble(void *ctx, uint64_t replica, enum dv_link_reset what)
     w->trouble = what;
 }
 
+static void on_closed(void *ctx, uint64_t replica)
+{
+    struct world *w = ctx;
+    assert_int_equal(replica, REPLICA);
+    w->n_closed++;
+}
+
 static void on_drained(void *ctx, uint64_t replica)
 {
     struct world *w = ctx;
@@ -404,6 +411,7 @@ static int setup(void **state)
                                .state = w->mailbox,
                                .on_trouble = on_trouble,
                                .on_drained = on_drained,
+                               .on_closed = on_closed,
                                .ctx = w};
     assert_int_equal(dv_carry_start(&cfg, &w->carry, NULL), DV_OK);
     put_replica(w, dv_socket_port(g_listen), 4);
@@ -706,6 +714,33 @@ static void a_removed_replica_ends_what_is_inside(void **state)
     assert_int_equal(c->reset, DV_RESET_NOT_HERE);
 }
 
+static void the_last_connection_to_a_removed_replica_is_told_once(void **state)
+{
+    struct world *w = *state;
+    struct call *kept = ASK(w, .method = "GET", .target = "/echo");
+    UNTIL(w, kept->is_end); /* its connection stays open, idle */
+    struct call *c = ASK(w, .method = "GET", .target = "/wait");
+    UNTIL(w, g_inside == 1);
+    assert_int_equal(dv_carry_replica_remove(w->carry, REPLICA, DV_RESET_EXITED), DV_OK);
+    assert_int_equal(dv_carry_replica_remove(w->carry, REPLICA, DV_RESET_EXITED), DV_NOT_FOUND);
+    UNTIL(w, w->n_closed == 1);
+    UNTIL(w, g_inside == 0); /* the server saw its end of the connection close */
+    UNTIL(w, c->is_reset);
+    assert_int_equal(w->n_closed, 1);
+}
+
+static void a_replica_that_moves_tells_nothing(void **state)
+{
+    struct world *w = *state;
+    int fd;
+    assert_int_equal(dv_listen_tcp("127.0.0.1:0", 0, NULL, &fd, NULL), DV_OK);
+    put_replica(w, dv_socket_port(fd), 4);
+    (void)close(fd);
+    struct call *c = ASK(w, .method = "GET", .target = "/echo");
+    UNTIL(w, c->is_reset);
+    assert_int_equal(w->n_closed, 0);
+}
+
 static void a_refused_connection_is_told_to_both_sides(void **state)
 {
     struct world *w = *state;
@@ -893,6 +928,8 @@ int main(void)
         T(draining_refuses_new_requests_and_tells_when_the_last_has_ended),
         T(an_idle_replica_is_drained_at_once),
         T(a_removed_replica_ends_what_is_inside),
+        T(the_last_connection_to_a_removed_replica_is_told_once),
+        T(a_replica_that_moves_tells_nothing),
         T(a_refused_connection_is_told_to_both_sides),
         T(a_container_that_breaks_off_is_broken),
         T(whoever_dies_of_a_request_is_told_apart_from_who_breaks_off),

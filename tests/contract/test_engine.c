@@ -235,6 +235,13 @@ static void an_image_is_described_and_an_absent_one_is_not_found(void **state)
     assert_non_null(strstr(ew.msg, "davit-test/no-such-image:1"));
 }
 
+static void on_found(void *ctx, int code, const struct dv_engine_image *img, const struct dv_err *err)
+{
+    (void)ctx;
+    (void)img;
+    ew_note(code, err);
+}
+
 static void on_images(void *ctx, int code, const struct dv_image_ref *refs, size_t n,
                       const struct dv_err *err)
 {
@@ -285,6 +292,78 @@ static void a_container_lives_from_create_to_remove(void **state)
     assert_int_equal(ew.code, DV_NOT_FOUND);
     EW_CALL(start, ew.id, ew_done);
     assert_int_equal(ew.code, DV_NOT_FOUND);
+}
+
+static void note_listed(void *ctx, int code, const struct dv_engine_container *c, size_t n,
+                        const struct dv_err *err)
+{
+    struct dv_engine_container *wanted = ctx;
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(c[i].id, wanted->id) == 0) {
+            *wanted = c[i];
+            wanted->labels = (struct dv_kvs){0}; /* borrowed */
+        }
+    ew_note(code, err);
+}
+
+static void listed(const char *id, struct dv_engine_container *out)
+{
+    int before = ew.n_done;
+    *out = (struct dv_engine_container){0};
+    (void)dv_copy(out->id, sizeof(out->id), id);
+    ew.e->ops->list(ew.e, label, note_listed, out);
+    ew_until(&ew.n_done, before + 1);
+}
+
+static void a_container_joins_anothers_network_while_that_one_runs(void **state)
+{
+    (void)state;
+    NEEDS_ENGINE();
+    char host[72], network[96];
+    struct dv_kv labels[1];
+    const char *const command[] = {"sleep", "1000"};
+    struct dv_engine_container seen;
+    create_sleeper();
+    EW_OK(start, ew.id, ew_done);
+    (void)dv_copy(host, sizeof(host), ew.id);
+    (void)snprintf(network, sizeof(network), "container:%s", host);
+    struct dv_engine_create spec = spec_of((char *const *)(uintptr_t)command, 2, labels);
+    spec.network = network;
+    EW_OK(create, &spec, ew_created);
+    EW_OK(start, ew.id, ew_done);
+    EW_OK(inspect, ew.id, ew_inspected);
+    assert_string_equal(ew.c.state, "running");
+    assert_string_equal(ew.c.joins, host);
+    assert_true(ew.c.is_network_told);
+    assert_string_equal(ew.c.address, ""); /* it is the other's */
+    listed(ew.id, &seen);
+    assert_string_equal(seen.joins, host);
+    listed(host, &seen);
+    assert_string_equal(seen.joins, "");
+    assert_true(seen.is_network_told && seen.address[0]);
+    EW_OK(stop, ew.id, 0, ew_done);
+    EW_OK(stop, host, 0, ew_done);
+    EW_CALL(start, ew.id, ew_done);
+    assert_int_equal(ew.code, DV_CONFLICT);
+    EW_OK(remove, host, true, ew_done);
+    EW_CALL(start, ew.id, ew_done);
+    assert_int_equal(ew.code, DV_NOT_FOUND);
+}
+
+static void an_image_is_made_of_an_empty_archive(void **state)
+{
+    static const char empty_tar[1024];
+    (void)state;
+    NEEDS_ENGINE();
+    char made[96], path[128];
+    (void)snprintf(made, sizeof(made), "davit-contract-empty-%d:t2", (int)getpid());
+    EW_CALL(image_inspect, made, on_found);
+    assert_int_equal(ew.code, DV_NOT_FOUND);
+    EW_OK(image_import, made, dv_sv(empty_tar, sizeof(empty_tar)), ew_done);
+    EW_OK(image_import, made, dv_sv(empty_tar, sizeof(empty_tar)), ew_done); /* again: no harm */
+    EW_OK(image_inspect, made, on_found);
+    (void)snprintf(path, sizeof(path), "/images/%s?force=true", made);
+    (void)docker_raw("DELETE", path, dv_sv(NULL, 0), NULL);
 }
 
 static void an_exit_leaves_its_code_and_its_logs(void **state)
@@ -621,6 +700,8 @@ int main(void)
     X(it_says_who_it_is)                                                                                     \
     X(an_image_is_described_and_an_absent_one_is_not_found)                                                  \
     X(images_are_listed_by_name_and_tag)                                                                     \
+    X(a_container_joins_anothers_network_while_that_one_runs)                                                \
+    X(an_image_is_made_of_an_empty_archive)                                                                  \
     X(a_container_lives_from_create_to_remove)                                                               \
     X(an_exit_leaves_its_code_and_its_logs)                                                                  \
     X(followed_logs_come_as_written_and_end_with_the_container)                                              \

@@ -27,6 +27,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BIN = os.environ.get("DAVIT_BIN", os.path.join(ROOT, "build/dev/bin"))
 PROGRAMS = ("davit-orchestrator", "davit-agent", "davit-init", "davit")
 HELLO = "davit/hello:test"  # FROM scratch
+HOLDER = "dev.davit.holder"  # label of a container that holds a ready network
 TOOLS = "davit/tools:test"  # the same program, and busybox
 
 
@@ -152,6 +153,13 @@ class Engine:
         return exchange(UnixConnection(self.socket), method, path, body, headers)
 
     def containers(self, label="dev.davit.node", running_only=False):
+        """Those with the label, but for the holders of ready networks (which have a label of their own: `holders`)."""
+        return [c for c in self._list(label, running_only) if HOLDER not in c["Labels"]]
+
+    def holders(self):
+        return self._list(HOLDER, False)
+
+    def _list(self, label, running_only):
         filters = urllib.parse.quote(json.dumps({"label": [label]}))
         return self.call("GET", f"/containers/json?all={'false' if running_only else 'true'}&filters={filters}").json
 
@@ -172,7 +180,7 @@ class Engine:
         if not self.process or not self.process.is_running():
             return
         try:
-            for c in self.containers():
+            for c in self.containers() + self.holders():
                 self.call("DELETE", f"/containers/{c['Id']}?force=true&v=true")
         except (OSError, ValueError) as e:
             print(f"{self.tag}: containers could not be removed: {e}")

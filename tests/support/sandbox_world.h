@@ -35,7 +35,7 @@ static struct sandbox_world {
     char dir[64];
     const char *init_path, *network;
     uint64_t node;
-    int64_t replicas_max;
+    int64_t replicas_max, ready_networks;
     struct sw_seen seen[SW_REPLICAS];
     size_t n_seen;
     char logs[4096]; /* "text\n" */
@@ -54,6 +54,13 @@ static void sw_on_drained(void *ctx, uint64_t replica)
     (void)ctx;
     if (sw.sb)
         dv_sandbox_on_drained(sw.sb, replica);
+}
+
+static void sw_on_closed(void *ctx, uint64_t replica)
+{
+    (void)ctx;
+    if (sw.sb)
+        dv_sandbox_on_closed(sw.sb, replica);
 }
 
 static void sw_on_change(void *ctx)
@@ -136,6 +143,7 @@ __attribute__((unused)) static void sw_open_sandbox(void)
                                  .init_path = sw.init_path ? sw.init_path : "/usr/bin/davit-init",
                                  .network = sw.network ? sw.network : "davit",
                                  .replicas_max = sw.replicas_max ? sw.replicas_max : 10,
+                                 .ready_networks = sw.ready_networks,
                                  .on_change = sw_on_change,
                                  .on_logs = sw_on_logs};
     assert_int_equal(dv_sandbox_new(&cfg, &sw.sb, NULL), DV_OK);
@@ -153,7 +161,8 @@ __attribute__((unused)) static void sw_open(void)
                               .n_loops = 1,
                               .state = sw.mailbox,
                               .on_trouble = sw_on_trouble,
-                              .on_drained = sw_on_drained};
+                              .on_drained = sw_on_drained,
+                              .on_closed = sw_on_closed};
     assert_int_equal(dv_carry_start(&cc, &sw.carry, NULL), DV_OK);
 }
 
