@@ -297,8 +297,8 @@ int dv_control_new(const struct dv_control_cfg *cfg,
     dv_list_init(&c->logs);
     dv_list_init(&c->writes);
     dv_rng_init(&c->rng, cfg->seed);
-    struct dv_map *const maps[] = {&c->fns_by_uid, &c->nodes,   &c->replicas,
-                                   &c->namespaces, &c->secrets, &c->registries};
+    struct dv_map *const maps[] = {&c->fns_by_uid, &c->nodes,      &c->replicas, &c->namespaces,
+                                   &c->secrets,    &c->registries, &c->zones};
     for (size_t i = 0; i < DV_COUNT(maps); i++)
         dv_map_init(maps[i], dv_rng_u64(&c->rng));
     struct dv_cluster_cfg core = {.seed = dv_rng_u64(&c->rng),
@@ -357,6 +357,7 @@ void dv_control_free(struct dv_control *c)
     dv_map_deinit(&c->replicas);
     ctl_secrets_free(c);
     ctl_namespaces_free(c);
+    ctl_zones_free(c);
     dv_cluster_free(c->cluster);
     dv_free(c);
 }

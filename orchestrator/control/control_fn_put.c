@@ -47,6 +47,11 @@ static int check_item(struct dv_control *c, const struct put *p, size_t i, const
                        it->spec.secrets.v[k], it->spec.ns);
         return item_err(err, p, i, DV_INVALID, field, text);
     }
+    char zone[48];
+    struct dv_err why = DV_ERR_INIT;
+    int rc = ctl_schedule_check(c, &it->spec, zone, sizeof(zone), &why);
+    if (rc)
+        return item_err(err, p, i, rc, zone, dv_err_msg(&why, rc));
     (void)snprintf(text, sizeof(text), "function \"%s\" %s in namespace \"%s\"", it->spec.name,
                    have ? "exists already" : "does not exist", it->spec.ns);
     if (it->mode == DV_PUT_CREATE && have)
@@ -104,6 +109,7 @@ static void adopt_version(struct dv_control *c, struct ctl_def *v)
     if (dv_cluster_fn_put(c->cluster, &v->def, ctl_now(c)))
         dv_log(DV_LOG_ERROR, "out of memory: a function is committed and not scaled",
                DV_LS("function", f->key));
+    ctl_schedule_put(c, f);
     ctl_fn_tell_gateway(c, dv_cluster_fn_find(c->cluster, f->uid), f);
     char text[96];
     bool is_replaced = old && old->def.generation != v->def.generation;

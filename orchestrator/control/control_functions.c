@@ -23,6 +23,7 @@ void ctl_fn_free(struct ctl_fn *f)
         dv_free(f->events[i].message);
     dv_free(f->events);
     dv_free(f->key);
+    ctl_schedule_free(f->schedule);
     ctl_def_free(f->v);
     dv_free(f);
 }
@@ -125,7 +126,10 @@ int ctl_fn_load(struct dv_control *c, const struct dv_store_entry *e, struct dv_
     v->def.revision = e->revision;
     if ((rc = ctl_fn_insert(c, v)))
         return dv_err_set(err, rc, "loading functions");
-    return dv_cluster_fn_put(c->cluster, &v->def, ctl_now(c));
+    if ((rc = dv_cluster_fn_put(c->cluster, &v->def, ctl_now(c))))
+        return rc;
+    ctl_schedule_put(c, dv_idmap_find(&c->fns_by_uid, v->def.uid));
+    return DV_OK;
 }
 
 size_t ctl_fns_in(const struct dv_control *c, struct dv_sv ns)

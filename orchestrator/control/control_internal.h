@@ -71,6 +71,8 @@ struct ctl_event {
     uint32_t count;
 };
 
+struct ctl_schedule; /* control_schedule.c */
+
 struct ctl_def { /* one version of a function; the core borrows def */
     struct dv_function def;
     struct dv_arena arena;
@@ -79,8 +81,9 @@ struct ctl_def { /* one version of a function; the core borrows def */
 struct ctl_fn {
     uint64_t uid;
     struct ctl_def *v;
-    char *key;                /* "ns/name" */
-    struct ctl_event *events; /* ring */
+    char *key;                     /* "ns/name" */
+    struct ctl_schedule *schedule; /* NULL: none */
+    struct ctl_event *events;      /* ring */
     size_t n_events, cap_events, first_event;
 };
 
@@ -101,6 +104,16 @@ int ctl_def_new(struct dv_control *c, const struct dv_fn_spec *spec, const struc
 void ctl_def_free(struct ctl_def *v); /* NULL is fine */
 /* Add v to what w writes. */
 int ctl_def_write(struct ctl_write *w, const struct ctl_def *v, uint64_t if_revision);
+
+/* ---- schedules ---- */
+
+/* Follow the schedule of f's version, from now on.  free: NULL is fine. */
+void ctl_schedule_put(struct dv_control *c, struct ctl_fn *f);
+void ctl_schedule_free(struct ctl_schedule *s);
+/* Are its time zones known here?  DV_OK; DV_INVALID with the field's name; a failure. */
+int ctl_schedule_check(struct dv_control *c, const struct dv_fn_spec *spec, char *field, size_t cap,
+                       struct dv_err *err);
+void ctl_zones_free(struct dv_control *c);
 
 /* ---- nodes ---- */
 
@@ -224,6 +237,7 @@ struct dv_control {
     size_t next_refused;
     struct dv_map replicas; /* struct ctl_replica by id */
     struct dv_map namespaces, secrets, registries;
+    struct dv_map zones; /* struct ctl_zone by name */
     struct dv_list logs;
     uint64_t last_log;
     struct dv_list writes;

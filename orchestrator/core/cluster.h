@@ -52,6 +52,7 @@ struct dv_cluster_fn {
     const struct dv_function
         *def; /* borrowed from the caller: until the next fn_put of this uid, or fn_remove */
     struct dv_cluster_hot *hot; /* NULL: at rest */
+    int32_t scheduled_min;      /* what an open window of its schedule asks for; 0: none is open */
     int64_t asked;              /* what the autoscaler would like; decision.wanted is what can be had of it */
     struct dv_crashloop crash;
     struct dv_list replicas;    /* struct dv_cluster_replica, by of_fn */
@@ -157,6 +158,8 @@ void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns);
 void dv_cluster_load(struct dv_cluster *c, uint64_t fn_uid, const struct dv_scale_sample *s, uint64_t now_ns);
 /* Accepted work of this function that waits elsewhere than at the gateway. */
 void dv_cluster_backlog(struct dv_cluster *c, uint64_t fn_uid, const struct dv_backlog *b);
+/* The minimum by the clock is this from now on; 0: no window is open. */
+void dv_cluster_schedule(struct dv_cluster *c, uint64_t fn_uid, int64_t min, uint64_t now_ns);
 void dv_cluster_replica_busy(struct dv_cluster *c, uint64_t replica, int64_t in_flight);
 /* Time passed: decide for every active function, give up silent nodes. */
 void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns);

@@ -275,11 +275,16 @@ static void update_failing(struct dv_cluster *c, struct dv_cluster_fn *f, uint64
 
 /* ---- what is kept only while something goes on ---- */
 
-static void policy_of(const struct dv_cluster *c, const struct dv_function *def, struct dv_scale_policy *out)
+static void policy_of(const struct dv_cluster *c, const struct dv_cluster_fn *f, struct dv_scale_policy *out)
 {
+    const struct dv_function *def = f->def;
     struct dv_fn_spec spec;
     dv_fn_spec_resolved(&def->spec, c->cfg.default_idle_ms, &spec);
     dv_scale_policy_of(&spec, def->desired_override, out);
+    if (f->scheduled_min > out->min) {
+        out->is_scheduled = true;
+        out->min = f->scheduled_min < out->max ? f->scheduled_min : out->max;
+    }
 }
 
 int dv_cl_heat(struct dv_cluster *c, struct dv_cluster_fn *f)
@@ -289,7 +294,7 @@ int dv_cl_heat(struct dv_cluster *c, struct dv_cluster_fn *f)
     struct dv_cluster_hot *hot = dv_zalloc(sizeof(*hot));
     if (!hot)
         return DV_E_NOMEM;
-    policy_of(c, f->def, &hot->policy);
+    policy_of(c, f, &hot->policy);
     f->hot = hot;
     return DV_OK;
 }
@@ -455,7 +460,7 @@ int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint6
         return rc;
     f->def = def;
     if (f->hot)
-        policy_of(c, def, &f->hot->policy);
+        policy_of(c, f, &f->hot->policy);
     if (f->generation != def->generation) {
         f->generation = def->generation;
         f->unplaced_since_ns = 0;
@@ -473,6 +478,20 @@ void dv_cluster_fn_set(struct dv_cluster *c, uint64_t uid, int64_t replicas, uin
         return;
     f->hot->policy.override = -1;
     dv_scale_set(&f->hot->scale, &f->hot->policy, replicas, now_ns);
+    dv_cl_reconcile(c, f, now_ns);
+}
+
+void dv_cluster_schedule(struct dv_cluster *c, uint64_t fn_uid, int64_t min, uint64_t now_ns)
+{
+    struct dv_cluster_fn *f = dv_idmap_find(&c->fns, fn_uid);
+    if (!f || f->scheduled_min == min)
+        return;
+    f->scheduled_min = (int32_t)min;
+    if (f->hot) {
+        int64_t override = f->hot->policy.override; /* may be ahead of the definition */
+        policy_of(c, f, &f->hot->policy);
+        f->hot->policy.override = override;
+    }
     dv_cl_reconcile(c, f, now_ns);
 }
 

@@ -117,6 +117,14 @@ static int check_numbers(const struct dv_fn_spec *s, struct dv_err *err)
         return dv_err_field(
             err, DV_INVALID, "scale.memory",
             "scale.memory is a percentage of limits.memory or requests.memory: give one of them");
+    for (size_t i = 0; i < s->scale.n_schedule; i++) {
+        char field[48];
+        (void)snprintf(field, sizeof(field), "scale.schedule[%zu].min", i);
+        if (s->scale.schedule[i].min > s->scale.max)
+            return dv_err_field(err, DV_INVALID, field,
+                                "%s (%" PRId64 ") must not be above scale.max (%" PRId64 ")", field,
+                                s->scale.schedule[i].min, s->scale.max);
+    }
     char a[32], b[32];
     if (s->limits.memory_bytes && s->requests.memory_bytes > s->limits.memory_bytes) {
         dv_format_bytes(s->requests.memory_bytes, a);

@@ -1,4 +1,5 @@
 /* Functions on the wire.  One line a field: JSON name, member, range, default. */
+#include "proto/base/cron.h"
 #include "proto/wire/codec_internal.h"
 
 static const char *const protocol_names[] = {"http", "stdio", NULL};
@@ -66,6 +67,25 @@ static const char *check_user(const char *s)
     return NULL;
 }
 
+static const char *check_cron(const char *s)
+{
+    struct dv_cron c;
+    const char *why = NULL;
+    return dv_cron_parse(dv_sv_c(s), &c, &why) ? why : NULL;
+}
+
+/* Whether there is such a zone is for the machine to say. */
+static const char *check_timezone(const char *s)
+{
+    for (const char *c = s; *c; c++) {
+        bool ok = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
+                  (c > s && strchr("/_+-", *c));
+        if (!ok)
+            return "must be the name of a time zone, as \"Europe/Berlin\"";
+    }
+    return NULL;
+}
+
 static const char *check_face(const char *s)
 {
     return strcmp(s, "v1") == 0 || strcmp(s, "openfaas") == 0 ? NULL : "must be \"v1\" or \"openfaas\"";
@@ -103,6 +123,16 @@ static const struct dv_field requests[] = {
 #undef T
 const struct dv_wire_type dv_type_requests = TABLE_INIT_(struct dv_requests, requests);
 
+#define T struct dv_window
+static const struct dv_field window[] = {
+    FIELD(STR, "cron", cron, .check = check_cron, .max = 200, .flags = DV_F_REQUIRED),
+    FIELD(STR, "timezone", timezone, .check = check_timezone, .min = 1, .max = 64),
+    FIELD(DURATION, "duration", duration_ms, .min = MINUTE, .max = 31 * DAY, .flags = DV_F_REQUIRED),
+    FIELD(INT, "min", min, .min = 1, .max = 10000, .flags = DV_F_REQUIRED),
+};
+#undef T
+static const struct dv_wire_type type_window = TABLE_INIT_(struct dv_window, window);
+
 /* concurrency, target and queue_timeout default to 0 here, "not given"; dv_fn_spec_finish fills them in. idle
  * (and requests above) stay 0 until they are used: whose default counts is not known here, or whether it was
  * given has to be told later. */
@@ -126,6 +156,7 @@ static const struct dv_field scale[] = {
     FIELD(DURATION, "down", down_ms, .min = 1, .max = HOUR, .flags = DV_F_QUIET),
     FIELD(INT, "up_rate", up_rate, .min = 2, .max = 1000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
     FIELD(INT, "down_rate", down_rate, .min = 2, .max = 1000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
+    FIELD_LIST("schedule", schedule, n_schedule, type_window, struct dv_window, .max = 16),
 };
 #undef T
 const struct dv_wire_type dv_type_scale = TABLE_INIT_(struct dv_scale, scale);

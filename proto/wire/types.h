@@ -56,6 +56,12 @@ struct dv_requests {      /* what the scheduler promises on a node */
     int64_t cpu_mcpu;     /* 0: not given; then 50, or the limit when that is smaller */
 };
 
+struct dv_window { /* of a schedule: from each time of cron on, for so long, at least min replicas */
+    char *cron;
+    char *timezone; /* NULL: UTC */
+    int64_t duration_ms, min;
+};
+
 struct dv_scale {
     int64_t min;         /* default 0 */
     int64_t max;         /* default 20; 1..10000 */
@@ -76,6 +82,8 @@ struct dv_scale {
     int64_t down_ms;   /* fewer must have been enough for so long; 0: not given, then a sixth of the window */
     int64_t up_rate;   /* at most so many times what is ready, at once; 0: no bound but max and room */
     int64_t down_rate; /* at most divided by so much in one step; 0: no bound */
+    struct dv_window *schedule;
+    size_t n_schedule;
 };
 
 struct dv_fn_spec {

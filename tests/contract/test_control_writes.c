@@ -223,6 +223,35 @@ static void a_new_function_may_begin_with_replicas(void **state)
     assert_int_equal(status_of(uid).asked, 2);
 }
 
+static void an_open_window_of_the_schedule_raises_the_minimum(void **state)
+{
+    (void)state;
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    struct dv_fn_spec s = spec_of("office", &arena);
+    struct dv_window w[] = {{(char *)"* * * * *", (char *)"Nowhere/City", 120000, 2},
+                            {(char *)"0 0 29 2 *", NULL, 60000, 3}};
+    s.scale.schedule = w;
+    s.scale.idle_ms = 500;
+    s.scale.n_schedule = 1;
+    join_and_wait(&rig.agents[0]);
+    assert_int_equal(put(&s, DV_PUT_CREATE, DV_REV_ANY), DV_INVALID);
+    assert_string_equal(rig.err.field, "scale.schedule[0].timezone");
+    assert_non_null(strstr(rig.err.msg, "Nowhere/City"));
+    w[0].timezone = NULL;
+    s.scale.n_schedule = 2;
+    assert_int_equal(put(&s, DV_PUT_CREATE, DV_REV_ANY), DV_OK);
+    uint64_t uid = dv_control_fn_find(rig.control, DV_SV("default"), DV_SV("office"))->uid;
+    assert_int_equal(status_of(uid).asked, 2);
+    assert_non_null(strstr(status_of(uid).scale_reason, "minimum is 2 by schedule"));
+    WAIT_FOR(status_of(uid).ready == 2);
+    orchestrator_down();
+    orchestrator_up();
+    WAIT_FOR(status_of(uid).ready == 2 && status_of(uid).asked == 2);
+    s.scale.n_schedule = 0;
+    assert_int_equal(put(&s, DV_PUT_UPSERT, DV_REV_ANY), DV_OK);
+    WAIT_FOR(status_of(uid).asked == 0);
+}
+
 static int count_note(void *ctx, const struct dv_fn_event *e)
 {
     *(int *)ctx += strcmp(e->kind, "note") == 0 && strcmp(e->message, "by the way") == 0;
@@ -257,6 +286,7 @@ int main(void)
         TEST(a_set_number_is_there_at_once_and_ends_a_pin),
         TEST(a_new_function_may_begin_with_replicas),
         TEST(a_note_of_a_write_is_an_event_of_the_function),
+        TEST(an_open_window_of_the_schedule_raises_the_minimum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

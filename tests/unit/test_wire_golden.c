@@ -87,8 +87,10 @@ static char *random_string(struct gen *g, const struct dv_field *f)
         "",  "x", "a b", "\"quoted\\\"", "line\nline\t", "\x01\x1f", "gr\xc3\xbc\xc3\x9f", "\xf0\x9f\x9a\xa2",
         "{}"};
     static const char *const tame[] = {
-        "a",  "web-1",    "/p",   "h:1",  "zone=a",
-        "v1", "openfaas", "stop", "1000", "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"};
+        "a",           "web-1",         "/p",
+        "h:1",         "zone=a",        "v1",
+        "openfaas",    "stop",          "1000",
+        "0 8 * * 1-5", ":9090/metrics", "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"};
     for (;;) { /* until the field's own rules are met */
         const char *s = f->check || coin(g) ? tame[dv_rng_below(&g->rng, DV_COUNT(tame))]
                                             : wild[dv_rng_below(&g->rng, DV_COUNT(wild))];
@@ -105,7 +107,7 @@ static int64_t random_number(struct gen *g, const struct dv_field *f)
         int64_t v = (int64_t)(dv_rng_u64(&g->rng) >> dv_rng_below(&g->rng, 64));
         return f->kind == DV_K_INT ? v : v & INT64_MAX;
     }
-    if (coin(g))
+    if (coin(g) && !(f->flags & DV_F_REQUIRED)) /* what must be given may have no default in its range */
         return f->def;
     return f->min + (int64_t)dv_rng_below(&g->rng, (uint64_t)(f->max - f->min) + 1);
 }
