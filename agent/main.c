@@ -265,6 +265,7 @@ static int open_parts(struct agent *a, struct dv_err *err)
                                 .ctx = a};
     struct dv_carry_cfg cc = {.clock = &dv_clock_system,
                               .n_loops = (int)a->set.loops,
+                              .busy_poll_ns = (uint64_t)a->set.busy_poll_us * 1000,
                               .state = a->mailbox,
                               .on_trouble = on_trouble,
                               .on_drained = on_drained,

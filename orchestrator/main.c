@@ -27,7 +27,7 @@ enum { API_BODY_MAX = 8 * 1024 * 1024 };
 struct options {
     const char *listen, *metrics_listen, *state_dir, *log_level, *log_format, *access_log;
     const char *password_file, *token_file, *tls_cert, *tls_key;
-    int64_t threads, drain_ms, lost_ms, idle_ms;
+    int64_t threads, busy_poll_us, drain_ms, lost_ms, idle_ms;
     bool print_routes;
 };
 
@@ -144,6 +144,7 @@ static int start_gateway(struct app *a, struct dv_err *err)
         .n_loops = (int)(a->o.threads > 0 ? a->o.threads
                          : cores > 0      ? cores
                                           : 1),
+        .busy_poll_ns = (uint64_t)a->o.busy_poll_us * 1000,
         .user = "admin",
         .password = a->password,
         .access_log_fd = a->access_fd,
@@ -378,6 +379,9 @@ static bool parse(struct app *a, int argc, char **argv)
         ROW("tls-key", STR, tls_key, "FILE", "Its private key (PEM).", .preset = NULL),
         ROW("gateway-threads", INT, threads, "N", "Loops that serve requests; 0: one per processor.",
             .preset = "0", .max = 256),
+        ROW("busy-poll-us", INT, busy_poll_us, "N",
+            "Microseconds that a gateway loop looks for more before it sleeps, while waits are short; 0: never.",
+            .preset = "100", .max = 1000),
         ROW("drain-timeout", MS, drain_ms, "TIME", "How long requests may take to end after SIGTERM.",
             .preset = "30s", .max = 86400000),
         ROW("node-lost", MS, lost_ms, "TIME", "Silence after which a node's replicas are replaced.",

@@ -13,6 +13,7 @@ struct dv_carry;
 struct dv_carry_cfg {
     const struct dv_clock *clock;
     int n_loops;
+    uint64_t busy_poll_ns; /* dv_loop_busy_poll of the loops; 0: off */
     struct dv_mailbox *state;
     /* On the state loop: the container's side refused connections or broke (readiness should look again). */
     void (*on_trouble)(void *ctx, uint64_t replica, enum dv_link_reset what);

@@ -180,8 +180,10 @@ int carry_loop_init(struct carry_loop *l, struct dv_carry *c, int index, struct 
     dv_list_init(&l->idle);
     dv_list_init(&l->spare);
     int rc = dv_loop_new(c->cfg.clock, &l->loop, err);
-    if (!rc)
+    if (!rc) {
+        dv_loop_busy_poll(l->loop, c->cfg.busy_poll_ns);
         rc = dv_mailbox_new(l->loop, &l->mailbox, err);
+    }
     if (rc)
         return rc;
     int e = pthread_create(&l->thread, NULL, run, l);

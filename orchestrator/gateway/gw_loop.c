@@ -268,6 +268,8 @@ int dv_gw_loop_new(struct dv_gateway *g, uint32_t index, struct dv_gw_loop **out
     dv_list_init(&l->free_reqs);
     dv_list_init(&l->free_conns);
     int rc = dv_loop_new(g->cfg.clock, &l->loop, err);
+    if (!rc)
+        dv_loop_busy_poll(l->loop, g->cfg.busy_poll_ns);
     rc = rc ? rc : dv_mailbox_new(l->loop, &l->mailbox, err);
     rc = rc ? rc : open_listeners(l, err);
     if (rc) {

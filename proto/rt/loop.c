@@ -4,10 +4,12 @@
 #include "proto/rt/loop.h"
 #include "proto/base/alloc.h"
 #include "proto/base/err.h"
+#include "proto/rt/busy_poll.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -27,6 +29,7 @@ struct dv_loop {
     struct dv_timer **heap; /* heap[1..n_heap] */
     size_t n_heap, cap_heap;
     struct dv_list deferred;
+    struct dv_busy_poll poll;
 };
 
 static void on_wake(struct dv_io *io, uint32_t events)
@@ -247,13 +250,53 @@ static int wait_ms(const struct dv_loop *l, int max_wait_ms)
     return max_wait_ms >= 0 && (uint64_t)max_wait_ms < ms ? max_wait_ms : ms > 3600000 ? 3600000 : (int)ms;
 }
 
+void dv_loop_busy_poll(struct dv_loop *l, uint64_t window_ns)
+{
+    l->poll = (struct dv_busy_poll){.window_ns = window_ns};
+}
+
+/* Look again, giving way in between, until something has happened or the window is over. */
+static int look(struct dv_loop *l)
+{
+    uint64_t begin = dv_clock_now_ns(l->clock), last = begin;
+    int n;
+    do {
+        (void)sched_yield();
+        n = epoll_wait(l->epfd, l->batch, BATCH, 0);
+        uint64_t now = dv_clock_now_ns(l->clock), away = now - last;
+        last = now;
+        if (away > l->poll.window_ns) {
+            dv_busy_poll_crowded(&l->poll);
+            return n;
+        }
+    } while (!n && last - begin <= l->poll.window_ns);
+    dv_busy_poll_looked(&l->poll, !n);
+    return n;
+}
+
+static int collect(struct dv_loop *l, int ms)
+{
+    if (!l->poll.window_ns || !ms)
+        return epoll_wait(l->epfd, l->batch, BATCH, ms);
+    if (dv_busy_poll_pays(&l->poll)) {
+        int n = epoll_wait(l->epfd, l->batch, BATCH, 0); /* under load the only call, as ever */
+        n = n ? n : look(l);
+        if (n)
+            return n;
+    }
+    uint64_t begin = dv_clock_now_ns(l->clock);
+    int n = epoll_wait(l->epfd, l->batch, BATCH, ms);
+    dv_busy_poll_slept(&l->poll, dv_clock_now_ns(l->clock) - begin);
+    return n;
+}
+
 int dv_loop_turn(struct dv_loop *l, int max_wait_ms)
 {
     if (!l->is_owned) {
         l->thread = pthread_self();
         l->is_owned = true;
     }
-    int n = epoll_wait(l->epfd, l->batch, BATCH, wait_ms(l, max_wait_ms));
+    int n = collect(l, wait_ms(l, max_wait_ms));
     if (n < 0 && errno != EINTR)
         return DV_E_IO;
     l->now_ns = dv_clock_now_ns(l->clock);

@@ -41,6 +41,9 @@ int dv_loop_run(struct dv_loop *l);
 /* One turn that waits at most max_wait_ms (-1: until something happens).  For tests and embedders. */
 int dv_loop_turn(struct dv_loop *l, int max_wait_ms);
 void dv_loop_stop(struct dv_loop *l);          /* any thread */
+/* Where short waits have become the rule, look again for so long before sleeping (busy_poll.h); 0, as in the
+ * beginning: never.  Before the loop runs. */
+void dv_loop_busy_poll(struct dv_loop *l, uint64_t window_ns);
 uint64_t dv_loop_now(const struct dv_loop *l); /* monotonic ns of this turn */
 const struct dv_clock *dv_loop_clock(const struct dv_loop *l);
 /* Debug builds: abort when called on another thread than the loop's. */
