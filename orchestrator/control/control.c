@@ -51,6 +51,22 @@ static void send_stop(struct dv_control *c, const struct dv_action *a)
         c->n.stops++;
 }
 
+static void send_pools(struct dv_control *c, const struct dv_action *a)
+{
+    struct ctl_node *n = ctl_node_of(c, a->node->id);
+    size_t max = dv_cluster_pools_max(a->node);
+    if (!n || !n->is_open)
+        return; /* told when it is back */
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    struct dv_cmd_pools cmd = {.pools = dv_arena_alloc(&arena, (max + 1) * sizeof(struct dv_pool))};
+    if (!cmd.pools) {
+        dv_log(DV_LOG_ERROR, "out of memory: a node is not told its pools", DV_LS("node", n->rec.name));
+        return;
+    }
+    cmd.n_pools = dv_cluster_pools(c->cluster, a->node, cmd.pools, max);
+    (void)ctl_session_send(n, &(struct dv_control_msg){.type = (char *)"pools", .pools = &cmd}); /* logged */
+}
+
 static void forget(struct dv_control *c, uint64_t replica)
 {
     struct ctl_replica *k = dv_idmap_remove(&c->replicas, replica);
@@ -83,6 +99,9 @@ static void carry_out(struct dv_control *c, const struct dv_action *a)
     }
     case DV_ACT_AWAKE:
         ctl_fn_awake(c, a->fn_uid);
+        break;
+    case DV_ACT_POOLS:
+        send_pools(c, a);
         break;
     case DV_ACT_EVENT:
         ctl_event(c, a->fn_uid, a->event, a->message, a->replica_id, a->node_id);

@@ -1,9 +1,11 @@
-/* The cluster state machine: its insides in four files.
+/* The cluster state machine: its insides in six files.
  *
  *   cluster.c            making, ending, marks and actions, ticking, reading
  *   cluster_functions.c  functions: how many replicas, which to start, which to stop
  *   cluster_nodes.c      nodes: up, down, lost, and what they offer
  *   cluster_replicas.c   replicas: moves, reports, adoption
+ *   cluster_keep.c       what functions keep while idle, and what is made ready ahead
+ *   cluster_pools.c      pools of primed sandboxes: who wants them, where they are
  *
  * What must hold after every input:
  *   - a function has at most max live replicas of its generation that count (are where they can be reached);
@@ -52,6 +54,7 @@ int dv_cluster_new(const struct dv_cluster_cfg *cfg, uint64_t now_ns, struct dv_
     dv_list_init(&c->pending);
     dv_list_init(&c->stops);
     dv_list_init(&c->events);
+    dv_cl_pools_init(c);
     *out = c;
     return DV_OK;
 }
@@ -84,6 +87,8 @@ void dv_cluster_free(struct dv_cluster *c)
         dv_cl_node_free(c, v);
     DV_LIST_FOR_EACH_SAFE (it, &c->events)
         dv_free(DV_LIST_ENTRY(it, struct event, node));
+    dv_cl_pools_deinit(c);
+    dv_dues_deinit(&c->dues);
     dv_map_deinit(&c->replicas);
     dv_map_deinit(&c->fns);
     dv_map_deinit(&c->nodes);
@@ -208,6 +213,21 @@ static bool next_fn(struct dv_cluster *c, struct dv_action *out)
     return false;
 }
 
+static bool next_pools(struct dv_cluster *c, struct dv_action *out)
+{
+    struct dv_list *it;
+    while ((it = dv_list_pop_front(&c->tells))) {
+        const struct dv_cluster_node *n = DV_LIST_ENTRY(it, struct dv_cluster_node, pools_dirty);
+        if (!n->is_connected || !n->pools_told)
+            continue; /* it is told when it has said what it holds */
+        out->kind = DV_ACT_POOLS;
+        out->node = n;
+        out->node_id = n->id;
+        return true;
+    }
+    return false;
+}
+
 static bool next_event(struct dv_cluster *c, struct dv_action *out)
 {
     struct dv_list *it = dv_list_pop_front(&c->events);
@@ -230,7 +250,7 @@ bool dv_cluster_next(struct dv_cluster *c, struct dv_action *out)
     free_handed_out(c);
     *out = (struct dv_action){0};
     /* Routes first: a replica must take no new request before its agent is told to stop it. */
-    return next_fn(c, out) || next_replica(c, out) || next_event(c, out);
+    return next_fn(c, out) || next_replica(c, out) || next_pools(c, out) || next_event(c, out);
 }
 
 /* ---- time ---- */
@@ -255,8 +275,10 @@ void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns)
 {
     dv_cl_learn(c, now_ns);
     dv_cl_nodes_tick(c, now_ns);
+    dv_cl_keep_tick(c, now_ns);
     DV_LIST_FOR_EACH_SAFE (it, &c->active)
         dv_cl_reconcile(c, DV_LIST_ENTRY(it, struct dv_cluster_fn, active), now_ns);
+    dv_cl_pools_settle(c);
 }
 
 static bool is_hasty(const struct dv_cluster_fn *f)
@@ -276,6 +298,8 @@ uint64_t dv_cluster_next_tick(const struct dv_cluster *c, uint64_t now_ns)
     DV_LIST_FOR_EACH (it, &c->active)
         if (is_hasty(DV_LIST_ENTRY(it, struct dv_cluster_fn, active)))
             return now_ns + SECOND / 10;
+    if (dv_cl_pools_unsettled(c))
+        return now_ns + SECOND / 10;
     if (!c->is_learned)
         return now_ns + SECOND / 4;
     if (!dv_list_empty(&c->active) || c->n_views > 0)

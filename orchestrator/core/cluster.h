@@ -13,6 +13,7 @@
 #include "orchestrator/core/autoscale.h"
 #include "orchestrator/core/crashloop.h"
 #include "orchestrator/core/haves.h"
+#include "orchestrator/core/keepalive.h"
 #include "orchestrator/core/lifecycle.h"
 #include "orchestrator/core/sched.h"
 #include "orchestrator/core/signals.h"
@@ -29,6 +30,7 @@ struct dv_cluster_cfg {
     uint64_t unplaced_ns; /* 0: 5 s.  Without a place for this long, waiting callers are told so */
     enum dv_spread spread;
     int64_t default_idle_ms; /* of functions that say nothing of idle; 0: the table's */
+    struct dv_keep_cfg keep;
 };
 
 enum dv_cluster_mark { /* what is to be done about a replica */
@@ -61,6 +63,9 @@ struct dv_cluster_fn {
     const char *failing;        /* told to callers at once; empty: they may wait.  Never NULL */
     const char *trouble;        /* last failure, for a person; empty once it was overcome.  Never NULL */
     /* internal */
+    struct dv_cluster_keep *keep; /* its habits, and what it wants of pools; NULL: neither is known */
+    uint64_t used_ns;             /* last sign of use; 0: none yet */
+    uint32_t own_start_us;        /* from its program's start to its first answer; 0: not known */
     struct dv_list active, dirty, lacking, due;
     bool routes_dirty, failing_dirty, spent_override;
 };
@@ -93,9 +98,14 @@ struct dv_cluster_node {
     uint64_t seen_ns, down_ns;
     struct dv_list replicas; /* struct dv_cluster_replica, by of_node */
     /* internal */
+    int64_t memory_bytes;         /* as reported; what pools hold is taken off in the view */
+    struct dv_list places, ready; /* primed sandboxes that it should keep, and that it has */
+    struct dv_list pools_dirty;
+    int64_t n_places[2], share;
+    bool has_places, pools_told; /* pools may be kept on it; it was told of them on this connection */
     size_t index;
     char name[64], arch[24];
-    struct dv_have_list images;
+    struct dv_have_list images, primed;
     struct dv_kvs labels; /* one block */
 };
 
@@ -107,6 +117,7 @@ enum dv_action_kind {
     DV_ACT_ROUTES,  /* fn: the set of replicas that may take requests changed */
     DV_ACT_FAILING, /* fn: fn->failing changed */
     DV_ACT_AWAKE,   /* fn: the override 0 is spent; put it back to -1 for good */
+    DV_ACT_POOLS,   /* node: send `pools`, all of dv_cluster_pools */
     DV_ACT_EVENT    /* something happened that a person may want to know */
 };
 
@@ -180,6 +191,13 @@ void dv_cluster_each_replica(struct dv_cluster *c, void (*fn)(void *ctx, const s
                              void *ctx);
 bool dv_cluster_routable(const struct dv_cluster_replica *r); /* may take requests now */
 bool dv_cluster_learned(const struct dv_cluster *c);
+/* How long it keeps what it has, and what is made ready ahead, as of now. */
+void dv_cluster_fn_keep(const struct dv_cluster *c, const struct dv_cluster_fn *f, struct dv_keep_plan *out);
+/* The pools that a node should keep, at most cap of them (dv_cluster_pools_max is enough); their texts are
+ * borrowed until the next input.  Returns how many. */
+size_t dv_cluster_pools(const struct dv_cluster *c, const struct dv_cluster_node *n, struct dv_pool *out,
+                        size_t cap);
+size_t dv_cluster_pools_max(const struct dv_cluster_node *n);
 const struct dv_node_view *dv_cluster_view(const struct dv_cluster *c, const struct dv_cluster_node *n);
 const struct dv_life_counts *dv_cluster_counts(const struct dv_cluster *c);
 

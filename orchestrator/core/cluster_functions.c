@@ -97,7 +97,8 @@ static void note_unplaced(struct dv_cluster *c, struct dv_cluster_fn *f, const s
     dv_cl_event(c, f, NULL, NULL, "unplaceable", "%s", explain(c, need, now_ns));
 }
 
-static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, struct dv_sched_query *q, uint64_t now_ns)
+static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, struct dv_sched_query *q,
+                     const struct cl_kind *kind, uint64_t now_ns)
 {
     size_t at;
     int rc = dv_sched_index_place(&c->index, q, &at);
@@ -113,8 +114,12 @@ static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, struct dv_sc
     dv_cl_why(r, "%s", f->hot->decision.reason);
     dv_cl_mark(c, r, DV_MARK_START);
     bool has_image = dv_have_has(q->image[0], (uint32_t)at) || dv_have_has(q->image[1], (uint32_t)at);
+    bool is_primed = dv_cl_primed_take(c, kind, r->node);
+    q->primed = dv_cl_primed_nodes(c, kind);
     dv_cl_event(c, f, r, r->node, "placed", "%s",
-                has_image ? "the image is there" : "the image is not known to be there yet");
+                is_primed   ? "a primed sandbox is there"
+                : has_image ? "the image is there"
+                            : "the image is not known to be there yet");
     return DV_OK;
 }
 
@@ -122,10 +127,12 @@ static int64_t start_some(struct dv_cluster *c, struct dv_cluster_fn *f, int64_t
 {
     struct dv_need need = need_of(f);
     struct dv_sched_query q = query_of(c, f, &need);
+    const struct cl_kind *kind = dv_cl_primed_kind(c, &f->def->spec);
+    q.primed = dv_cl_primed_nodes(c, kind);
     count_own(c, f);
     int64_t started = 0;
     while (started < n) {
-        int rc = place_one(c, f, &q, now_ns);
+        int rc = place_one(c, f, &q, kind, now_ns);
         if (rc == DV_NO_CAPACITY)
             note_unplaced(c, f, &need, now_ns);
         if (rc)
@@ -285,6 +292,7 @@ static void policy_of(const struct dv_cluster *c, const struct dv_cluster_fn *f,
         out->is_scheduled = true;
         out->min = f->scheduled_min < out->max ? f->scheduled_min : out->max;
     }
+    dv_cl_keep_policy(f, out);
 }
 
 int dv_cl_heat(struct dv_cluster *c, struct dv_cluster_fn *f)
@@ -354,7 +362,14 @@ static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct c
         f->spent_override = true;
         dv_cl_dirty(c, f);
     }
+    if (f->hot->decision.wanted == 0 && f->hot->policy.override < 0 && dv_cl_keep_holds(f)) {
+        f->hot->decision.wanted = 1;
+        (void)dv_copy(f->hot->decision.reason, sizeof(f->hot->decision.reason),
+                      "ready ahead of its next request");
+    }
     f->asked = f->hot->decision.wanted;
+    if (f->asked == 0 && before > 0)
+        dv_cl_keep_explain(f, f->hot->decision.reason, sizeof(f->hot->decision.reason));
     if (f->asked != before)
         dv_cl_event(c, f, NULL, NULL, "scaled", "%lld to %lld: %s", (long long)before, (long long)f->asked,
                     f->hot->decision.reason);
@@ -367,6 +382,7 @@ static void set_active(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t n
                      dv_crashloop_blocks(&f->crash, now_ns);
     if (!is_active) {
         dv_list_remove(&f->active);
+        dv_cl_keep_rest(c, f, now_ns);
         cool(f);
     } else if (dv_list_empty(&f->active)) {
         dv_list_push_back(&c->active, &f->active);
@@ -449,6 +465,7 @@ void dv_cl_fn_free(struct dv_cluster_fn *f)
     dv_cl_text_set(&f->failing, "");
     dv_cl_text_set(&f->trouble, "");
     dv_free(f->hot);
+    dv_free(f->keep);
     dv_free(f);
 }
 
@@ -459,6 +476,8 @@ int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint6
     if (!f && (rc = fn_new(c, def, &f)))
         return rc;
     f->def = def;
+    rc = dv_cl_pools_fn(c, f);
+    dv_cl_keep_changed(c, f);
     if (f->hot)
         policy_of(c, f, &f->hot->policy);
     if (f->generation != def->generation) {
@@ -468,7 +487,7 @@ int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint6
         dv_crashloop_clear(&f->crash);
     }
     dv_cl_reconcile(c, f, now_ns);
-    return DV_OK;
+    return rc;
 }
 
 void dv_cluster_fn_set(struct dv_cluster *c, uint64_t uid, int64_t replicas, uint64_t now_ns)
@@ -527,13 +546,22 @@ void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns)
     dv_list_remove(&f->dirty);
     dv_list_remove(&f->lacking);
     dv_list_remove(&f->due);
+    dv_cl_keep_forget(c, f);
     dv_cl_fn_free(f);
+}
+
+static bool is_busy(const struct dv_cluster_fn *f)
+{
+    return f->hot && f->hot->scale.last.waiting + f->hot->scale.last.in_flight > 0;
 }
 
 void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns)
 {
     struct dv_cluster_fn *f = dv_idmap_find(&c->fns, fn_uid);
-    if (!f || dv_cl_heat(c, f)) /* short of memory: whoever waits is told of again */
+    if (!f)
+        return;
+    dv_cl_keep_used(c, f, !is_busy(f), now_ns);
+    if (dv_cl_heat(c, f)) /* short of memory: whoever waits is told of again */
         return;
     dv_scale_touch(&f->hot->scale, now_ns);
     if (f->hot->scale.last.waiting == 0)
@@ -546,6 +574,8 @@ void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns)
 void dv_cluster_load(struct dv_cluster *c, uint64_t fn_uid, const struct dv_scale_sample *s, uint64_t now_ns)
 {
     struct dv_cluster_fn *f = dv_idmap_find(&c->fns, fn_uid);
+    if (f)
+        dv_cl_keep_used(c, f, !is_busy(f), s->waiting + s->in_flight > 0 ? now_ns : s->last_activity_ns);
     bool is_at_rest = f && !f->hot && s->waiting == 0;
     if (f && !is_at_rest && dv_cl_heat(c, f) == DV_OK)
         dv_scale_observe(&f->hot->scale, &f->hot->policy, s, now_ns);

@@ -3,6 +3,7 @@
 #define DV_CLUSTER_INTERNAL_H
 
 #include "orchestrator/core/cluster.h"
+#include "orchestrator/core/due.h"
 #include "orchestrator/core/sched_index.h"
 
 #include "proto/base/alloc.h"
@@ -36,6 +37,7 @@ struct dv_cluster {
     size_t n_views, cap_views;
     struct dv_sched_index index; /* over the views */
     struct dv_haves images;      /* by the node's index */
+    struct dv_haves primed;      /* likewise: kinds of primed sandboxes that are ready, by cl_kind's name */
     struct dv_list active;       /* functions with something going on */
     struct dv_list lacking;      /* those for which somebody waits, or a replica has no place */
     struct dv_list due;          /* to be reconciled within this input */
@@ -48,6 +50,28 @@ struct dv_cluster {
     struct event *out_event;             /* handed out; freed at the next call */
     struct dv_cluster_replica *out_gone; /* likewise */
     struct dv_life_counts counts;
+    struct dv_dues dues;                            /* struct dv_cluster_keep, by due */
+    struct dv_map kinds, wants;                     /* struct cl_kind, struct cl_want */
+    struct dv_list dirty_wants, dirty_nodes, tells; /* tells: nodes to be told of their pools */
+    bool nodes_changed;                             /* which may hold pools */
+};
+
+enum dv_keep_phase {
+    DV_KEEP_IN_USE,
+    DV_KEEP_WAITS, /* at rest; something is to be made ready later */
+    DV_KEEP_READY, /* it is */
+    DV_KEEP_OVER   /* nobody came */
+};
+
+struct dv_cluster_keep {
+    struct dv_cluster_fn *fn;
+    struct dv_keep_history history;
+    struct dv_keep_plan plan;
+    enum dv_keep_phase phase;
+    struct dv_due due;
+    struct cl_want *want;   /* NULL: wants nothing of pools */
+    struct dv_list of_want; /* in its askers */
+    int64_t asks, expects;  /* scale.primed; thousandths of a sandbox */
 };
 
 #define REPLICA_OF_FN(n)   DV_LIST_ENTRY(n, struct dv_cluster_replica, of_fn)
@@ -103,6 +127,39 @@ void dv_cl_detach_node(struct dv_cluster *c, struct dv_cluster_replica *r);
 bool dv_cl_is_leaving(const struct dv_cluster_replica *r);
 /* Is where it can be reached, or was until a moment ago. */
 bool dv_cl_is_counted(const struct dv_cluster *c, const struct dv_cluster_replica *r, uint64_t now_ns);
+
+/* cluster_keep.c */
+int dv_cl_keep_of(struct dv_cluster *c, struct dv_cluster_fn *f); /* f->keep is there.  DV_OK, DV_E_NOMEM */
+/* There is a sign of use at that time; nothing went on since the last one when was_idle. */
+void dv_cl_keep_used(struct dv_cluster *c, struct dv_cluster_fn *f, bool was_idle, uint64_t at_ns);
+void dv_cl_keep_changed(struct dv_cluster *c, struct dv_cluster_fn *f);               /* its definition did */
+void dv_cl_keep_rest(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns); /* it came to rest */
+bool dv_cl_keep_holds(const struct dv_cluster_fn *f); /* a replica for the request that is expected */
+void dv_cl_keep_policy(const struct dv_cluster_fn *f, struct dv_scale_policy *p);
+void dv_cl_keep_explain(const struct dv_cluster_fn *f, char *reason, size_t cap); /* appended */
+void dv_cl_keep_own_start(struct dv_cluster_fn *f, int64_t ready_us);
+void dv_cl_keep_forget(struct dv_cluster *c, struct dv_cluster_fn *f);
+void dv_cl_keep_tick(struct dv_cluster *c, uint64_t now_ns);
+
+/* cluster_pools.c */
+void dv_cl_pools_init(struct dv_cluster *c);
+void dv_cl_pools_deinit(struct dv_cluster *c); /* after functions and nodes */
+bool dv_cl_may_be_primed(const struct dv_fn_spec *spec);
+int dv_cl_pools_fn(struct dv_cluster *c, struct dv_cluster_fn *f); /* new, or changed.  DV_OK, DV_E_NOMEM */
+void dv_cl_pools_forget_fn(struct dv_cluster *c, struct dv_cluster_fn *f);
+/* So many thousandths of a sandbox for a request that is expected; f->keep is there.  DV_OK, DV_E_NOMEM. */
+int dv_cl_pools_expect(struct dv_cluster *c, struct dv_cluster_fn *f, int64_t permille);
+void dv_cl_pools_node(struct dv_cluster *c, struct dv_cluster_node *n); /* its state changed */
+void dv_cl_pools_forget_node(struct dv_cluster *c, struct dv_cluster_node *n);
+void dv_cl_pools_report(struct dv_cluster *c, struct dv_cluster_node *n, const struct dv_pool *pools,
+                        size_t n_pools);
+void dv_cl_pools_settle(struct dv_cluster *c);
+bool dv_cl_pools_unsettled(const struct dv_cluster *c);
+/* NULL: no node has any.  Valid until the next report of pools, or until one is taken. */
+struct cl_kind *dv_cl_primed_kind(const struct dv_cluster *c, const struct dv_fn_spec *spec);
+const struct dv_have *dv_cl_primed_nodes(const struct dv_cluster *c, const struct cl_kind *k);
+/* One is about to be opened there: fewer are ready, without waiting for the next report.  False: none is. */
+bool dv_cl_primed_take(struct dv_cluster *c, const struct cl_kind *k, struct dv_cluster_node *n);
 
 /* cluster_nodes.c */
 void dv_cl_view_refresh(struct dv_cluster *c, struct dv_cluster_node *n);

@@ -2,6 +2,8 @@
  * and are kept current here, so that placing a replica walks memory in order and computes nothing. */
 #include "orchestrator/core/cluster_internal.h"
 
+#include "orchestrator/core/pools.h"
+
 void dv_cl_view_changed(struct dv_cluster *c, const struct dv_cluster_node *n)
 {
     dv_sched_index_update(&c->index, c->views, n->index);
@@ -14,6 +16,7 @@ void dv_cl_view_refresh(struct dv_cluster *c, struct dv_cluster_node *n)
     v->name = n->name;
     v->arch = n->arch;
     v->labels = &n->labels;
+    v->memory_bytes = n->memory_bytes - (n->n_places[0] + n->n_places[1]) * DV_POOLS_SANDBOX_BYTES;
     v->is_ready = n->is_connected && n->is_reported && n->is_learned && n->engine_ok && !n->is_cordoned &&
                   !n->is_draining;
     dv_cl_view_changed(c, n);
@@ -26,6 +29,7 @@ static bool is_ready(const struct dv_cluster *c, const struct dv_cluster_node *n
 
 void dv_cl_node_free(struct dv_cluster *c, struct dv_cluster_node *n)
 {
+    dv_cl_pools_forget_node(c, n);
     dv_haves_clear(&c->images, (uint32_t)n->index, &n->images);
     dv_free(n->labels.v);
     dv_free(n);
@@ -60,7 +64,9 @@ static int node_new(struct dv_cluster *c, uint64_t id, uint64_t now_ns, struct d
     n->id = id;
     n->seen_ns = n->down_ns = now_ns;
     n->engine_ok = true;
-    dv_list_init(&n->replicas);
+    struct dv_list *const lists[] = {&n->replicas, &n->places, &n->ready, &n->pools_dirty};
+    for (size_t i = 0; i < DV_COUNT(lists); i++)
+        dv_list_init(lists[i]);
     if ((rc = dv_idmap_put(&c->nodes, id, n))) {
         dv_free(n);
         return rc;
@@ -107,6 +113,8 @@ int dv_cluster_node_put(struct dv_cluster *c, const struct dv_node_record *rec, 
     rc = copy_labels(n, &rec->labels);
     dv_cl_view_refresh(c, n);
     dv_sched_index_relabel(&c->index, c->views, n->index);
+    dv_cl_pools_node(c, n);
+    c->nodes_changed = true; /* its labels may have */
     return rc;
 }
 
@@ -160,6 +168,7 @@ static void take_out(struct dv_cluster *c, struct dv_cluster_node *n)
     if (at != last) {
         struct dv_cluster_node *moved = c->by_index[last];
         dv_haves_renumber(&moved->images, (uint32_t)last, (uint32_t)at);
+        dv_haves_renumber(&moved->primed, (uint32_t)last, (uint32_t)at);
         c->views[at] = c->views[last];
         c->by_index[at] = moved;
         moved->index = at;
@@ -178,6 +187,7 @@ void dv_cluster_node_remove(struct dv_cluster *c, uint64_t id, uint64_t now_ns)
     dv_cl_view_refresh(c, n);
     due_on(c, n);
     give_up(c, n, "its node was removed from the cluster", now_ns);
+    dv_cl_pools_forget_node(c, n);
     take_out(c, n);
     dv_cl_learn(c, now_ns);
     dv_cl_reconcile_due(c, now_ns);
@@ -192,6 +202,7 @@ void dv_cluster_node_cordon(struct dv_cluster *c, uint64_t id, bool is_cordoned,
     n->is_cordoned = is_cordoned;
     n->is_draining = is_draining;
     dv_cl_view_refresh(c, n);
+    dv_cl_pools_node(c, n);
     dv_cl_reconcile_node(c, n, now_ns);
 }
 
@@ -201,7 +212,7 @@ void dv_cluster_node_up(struct dv_cluster *c, uint64_t id, uint64_t now_ns)
     if (!n)
         return;
     n->is_connected = true;
-    n->is_lost = n->is_learned = false;
+    n->is_lost = n->is_learned = n->pools_told = false;
     n->seen_ns = now_ns;
     dv_cl_view_refresh(c, n);
     dirty_routes_of(c, n);
@@ -248,12 +259,14 @@ int dv_cluster_node_report(struct dv_cluster *c, uint64_t id, const struct dv_no
     if (r->cpus > 0)
         v->cpu_mcpu = r->cpus * 1000;
     if (r->memory_bytes > 0)
-        v->memory_bytes = r->memory_bytes;
+        n->memory_bytes = r->memory_bytes;
     if (r->replicas_max > 0)
         v->max_replicas = r->replicas_max;
     if (r->images.n > 0) /* short of memory: fewer known images only cost a better choice */
         (void)dv_haves_put(&c->images, (uint32_t)n->index, &n->images, r->images.v, r->images.n);
+    dv_cl_pools_report(c, n, r->pools, r->n_pools);
     dv_cl_view_refresh(c, n);
+    dv_cl_pools_node(c, n);
     if (has_other_arch)
         dv_sched_index_relabel(&c->index, c->views, n->index);
     if (was_ready != is_ready(c, n) || had_engine != n->engine_ok)
@@ -269,6 +282,7 @@ void dv_cl_nodes_tick(struct dv_cluster *c, uint64_t now_ns)
             now_ns - n->down_ns < c->cfg.node_lost_ns)
             continue;
         n->is_lost = true;
+        dv_cl_pools_node(c, n);
         dv_cl_event(c, NULL, NULL, n, "lost", "the node has been silent for %llu s",
                     (unsigned long long)((now_ns - n->down_ns) / 1000000000ull));
         give_up(c, n, "its node was lost", now_ns);

@@ -194,8 +194,10 @@ static void became_ready(struct dv_cluster *c, struct dv_cluster_replica *r,
                 (unsigned long long)((now_ns - from) / 1000000), (long long)rep->times.pull_us / 1000,
                 (long long)rep->times.create_us / 1000, (long long)rep->times.start_us / 1000,
                 (long long)rep->times.ready_us / 1000);
-    if (r->fn)
-        r->fn->asked_ns = 0;
+    if (!r->fn)
+        return;
+    r->fn->asked_ns = 0;
+    dv_cl_keep_own_start(r->fn, rep->times.ready_us);
 }
 
 static void ended(struct dv_cluster *c, struct dv_cluster_replica *r, uint64_t now_ns)
@@ -307,6 +309,7 @@ int dv_cluster_reports(struct dv_cluster *c, uint64_t node, const struct dv_repl
     n->is_learned = true;
     dv_cl_view_refresh(c, n);
     dv_cl_learn(c, now_ns);
+    dv_cl_pools_node(c, n);
     if (is_first)
         dv_cl_reconcile_node(c, n, now_ns);
     return result;

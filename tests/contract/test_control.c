@@ -223,6 +223,36 @@ struct reader {
     struct dv_logs *logs;
 };
 
+static void nodes_are_told_their_pools_when_they_connect_and_when_it_changes(void **state)
+{
+    (void)state;
+    struct agent *a = &rig.agents[0], *b = &rig.agents[1];
+    join_and_wait(a);
+    WAIT_FOR(a->pools == 1);
+    assert_int_equal(a->primed, 0);
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    struct dv_fn_spec s = spec_of("echo", &arena);
+    s.scale.primed = 6;
+    assert_int_equal(put(&s, DV_PUT_CREATE, DV_REV_ANY), DV_OK);
+    WAIT_FOR(a->pools == 2);
+    assert_int_equal(a->primed, 6);
+    assert_string_equal(a->primed_image, s.image);
+    join_and_wait(b);
+    WAIT_FOR(b->primed == 3 && a->primed == 3);
+    int told = a->pools;
+    agent_cut_links(a);
+    WAIT_FOR(a->pools == told + 1);
+    assert_int_equal(a->primed, 3);
+    orchestrator_down();
+    orchestrator_up();
+    WAIT_FOR(a->pools == told + 2 && b->pools > 1); /* at once with the right number: not to zero and back */
+    assert_int_equal(a->primed, 3);
+    assert_int_equal(WRITE(dv_control_fn_delete(rig.control, DV_SV("default"), DV_SV("echo"), DV_REV_ANY,
+                                                done, NULL, &rig.err)),
+                     DV_OK);
+    WAIT_FOR(a->primed == 0 && b->primed == 0);
+}
+
 static void on_line(void *ctx, uint64_t node, const struct dv_log_line *line)
 {
     (void)node;
@@ -290,6 +320,7 @@ int main(void)
         TEST(draining_moves_replicas_and_outlives_a_restart),
         TEST(a_connected_node_is_removed_only_by_force_and_then_stops_its_replicas),
         TEST(requests_wait_for_the_only_node_while_its_agent_restarts),
+        TEST(nodes_are_told_their_pools_when_they_connect_and_when_it_changes),
         TEST(logs_are_gathered_from_all_nodes),
         TEST(readiness_says_what_is_missing),
     };

@@ -21,6 +21,7 @@ struct scene {
     struct dv_function fn;
     uint64_t held[HELD_MAX];
     size_t n_held;
+    int64_t n_primed; /* sandboxes that the node was told to keep */
 };
 
 static void act(struct scene *s)
@@ -34,6 +35,9 @@ static void act(struct scene *s)
             if (!has && s->n_held < HELD_MAX)
                 s->held[s->n_held++] = a.replica_id;
         }
+        struct dv_pool pool = {.n = 0};
+        if (a.kind == DV_ACT_POOLS && dv_cluster_pools(s->c, a.node, &pool, 1) <= 1)
+            s->n_primed = pool.n;
         for (size_t i = 0; a.kind == DV_ACT_STOP && i < s->n_held; i++)
             if (s->held[i] == a.replica_id)
                 s->held[i--] = s->held[--s->n_held];
@@ -52,12 +56,15 @@ static void report(struct scene *s, bool is_full)
 static void step(struct scene *s)
 {
     char *image = (char *)"img:1";
+    struct dv_pool pool = {.image = image, .n = s->n_primed};
     struct dv_node_report n = {.node = 1,
                                .engine_ok = true,
                                .cpus = 4,
                                .memory_bytes = 1ll << 32,
                                .replicas_max = 50,
-                               .images = {&image, 1}};
+                               .images = {&image, 1},
+                               .pools = &pool,
+                               .n_pools = 1};
     s->now += 500 * MS;
     (void)dv_cluster_node_report(s->c, 1, &n, s->now);
     report(s, true);
@@ -91,10 +98,11 @@ static void every_allocation_may_fail_once(void **state)
             .uid = 7,
             .generation = 1,
             .desired_override = -1,
-            .spec = {.name = (char *)"f",
-                     .ns = (char *)"default",
-                     .image = (char *)"img:1",
-                     .scale = {.min = 3, .max = 5, .concurrency = 1, .target = 1, .idle_ms = 60000}}};
+            .spec = {
+                .name = (char *)"f",
+                .ns = (char *)"default",
+                .image = (char *)"img:1",
+                .scale = {.min = 3, .max = 5, .concurrency = 1, .target = 1, .idle_ms = 60000, .primed = 4}}};
         dv_alloc_fail_at(n);
         int rc = dv_cluster_new(&cfg, s.now, &s.c);
         if (rc) {
@@ -112,6 +120,7 @@ static void every_allocation_may_fail_once(void **state)
         dv_cluster_fn_tally(dv_cluster_fn_find(s.c, 7), &t);
         assert_int_equal(t.ready, 3);
         assert_int_equal(s.n_held, 3);
+        assert_int_equal(s.n_primed, 4);
         dv_cluster_free(s.c);
         if (all_passed)
             return;

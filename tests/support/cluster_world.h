@@ -17,7 +17,7 @@
 #define S  1000000000ull
 #define MI (1024 * 1024ll)
 
-enum { NODES = 4, FNS = 4, AGENT_REPLICAS = 64 };
+enum { NODES = 4, FNS = 4, AGENT_REPLICAS = 64, AGENT_POOLS = 16 };
 
 struct held {
     uint64_t id, fn_uid, generation, ready_at;
@@ -29,9 +29,12 @@ struct agent {
     bool is_up;
     struct held held[AGENT_REPLICAS];
     size_t n;
-    uint64_t start_ms;     /* from the command to warm */
-    enum dv_reason breaks; /* every start ends like this */
-    bool is_deaf;          /* commands are lost */
+    uint64_t start_ms;                 /* from the command to warm */
+    enum dv_reason breaks;             /* every start ends like this */
+    bool is_deaf;                      /* commands are lost */
+    struct dv_pool pools[AGENT_POOLS]; /* that it was told to keep; it has them at its next node report */
+    size_t n_pools;
+    int n_told;
 };
 
 struct world {
@@ -104,7 +107,9 @@ static inline void report_node(struct world *w, struct agent *a, bool engine_ok)
                                .engine_ok = engine_ok,
                                .cpus = 2,
                                .memory_bytes = 1024 * MI,
-                               .replicas_max = AGENT_REPLICAS};
+                               .replicas_max = AGENT_REPLICAS,
+                               .pools = a->pools,
+                               .n_pools = a->n_pools};
     assert_int_equal(dv_cluster_node_report(w->c, a->id, &r, w->now), DV_OK);
 }
 
@@ -137,6 +142,15 @@ static inline void agent_stop(struct world *w, struct agent *a, uint64_t id)
     }
 }
 
+static inline void agent_pools(struct world *w, const struct dv_cluster_node *n)
+{
+    struct agent *a = agent_of(w, n->id);
+    assert_non_null(a);
+    assert_true(dv_cluster_pools_max(n) <= AGENT_POOLS);
+    a->n_pools = dv_cluster_pools(w->c, n, a->pools, AGENT_POOLS);
+    a->n_told++;
+}
+
 static inline void act(struct world *w)
 {
     struct dv_action x;
@@ -160,6 +174,9 @@ static inline void act(struct world *w)
             break;
         case DV_ACT_EVENT:
             note(w, "%s ", x.event);
+            break;
+        case DV_ACT_POOLS:
+            agent_pools(w, x.node);
             break;
         case DV_ACT_ROUTES:
             break;

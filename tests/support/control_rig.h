@@ -48,9 +48,11 @@ struct agent {
     struct held held[HELD_MAX];
     size_t n_held;
     struct dv_timer work;
-    bool fails; /* every replica exits at once */
-    int started, stopped, syncs;
+    bool fails;                         /* every replica exits at once */
+    int started, stopped, syncs, pools; /* how often it was told */
     size_t synced;
+    int64_t primed; /* sandboxes it was told to keep */
+    char primed_image[64];
 };
 
 static inline struct agent_link *control_link(struct agent *a)
@@ -147,6 +149,14 @@ static inline void obey(struct agent *a, struct dv_sv json)
     if (m.sync) {
         a->syncs++;
         a->synced = m.sync->n_ids;
+    }
+    if (m.pools) {
+        a->pools++;
+        a->primed = 0;
+        for (size_t i = 0; i < m.pools->n_pools; i++) {
+            a->primed += m.pools->pools[i].n;
+            (void)dv_copy(a->primed_image, sizeof(a->primed_image), m.pools->pools[i].image);
+        }
     }
     if (m.logs && !m.logs->cancel) {
         struct dv_log_line lines[] = {{1, 1000, false, (char *)"first"}, {1, 1001, true, (char *)"second"}};
