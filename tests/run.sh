@@ -148,6 +148,7 @@ part_bench() { # PRESET
         check bench "$name-smoke" timeout 180 "tests/bench/$name" --smoke --json
     done
     check bench cold-smoke env DAVIT_BIN="$DAVIT_BUILD/bin" timeout 180 tests/bench/cold --runs 1 --json
+    check bench decide-smoke timeout 60 "$DAVIT_BUILD/bench/bench_decide" --smoke --json
     unset DAVIT_BUILD
 }
 

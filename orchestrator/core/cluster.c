@@ -21,7 +21,11 @@
 
 #include <stdarg.h>
 
-enum { EVENTS_MAX = 4096 };
+enum {
+    EVENTS_MAX = 4096,
+    MANY = 64 /* replicas of one function that are not all counted anew for what happens to one of them */
+};
+#define PAUSE_NS 5000ull /* for each of many replicas */
 
 #define SECOND 1000000000ull
 
@@ -51,6 +55,7 @@ int dv_cluster_new(const struct dv_cluster_cfg *cfg, uint64_t now_ns, struct dv_
     dv_list_init(&c->lacking);
     dv_list_init(&c->due);
     dv_list_init(&c->dirty);
+    dv_list_init(&c->held);
     dv_list_init(&c->pending);
     dv_list_init(&c->stops);
     dv_list_init(&c->events);
@@ -137,10 +142,27 @@ void dv_cl_dirty(struct dv_cluster *c, struct dv_cluster_fn *f)
         dv_list_push_back(&c->dirty, &f->dirty);
 }
 
-void dv_cl_dirty_routes(struct dv_cluster *c, struct dv_cluster_fn *f)
+void dv_cl_dirty_routes(struct dv_cluster *c, struct dv_cluster_fn *f, bool is_urgent)
 {
     f->routes_dirty = true;
+    f->routes_urgent |= is_urgent;
+    if (is_urgent)
+        dv_list_remove(&f->dirty); /* it may be held back */
     dv_cl_dirty(c, f);
+}
+
+uint64_t dv_cl_pause_ns(const struct dv_cluster_fn *f)
+{
+    return f->n_replicas <= MANY ? 0 : f->n_replicas * PAUSE_NS;
+}
+
+void dv_cl_begin(struct dv_cluster *c, uint64_t now_ns)
+{
+    c->now_ns = now_ns;
+    DV_LIST_FOR_EACH_SAFE (it, &c->held) {
+        dv_list_remove(it);
+        dv_list_push_back(&c->dirty, it);
+    }
 }
 
 static const char unsaid[] = "there was no memory to say why";
@@ -193,8 +215,14 @@ static bool next_fn(struct dv_cluster *c, struct dv_action *out)
         struct dv_cluster_fn *f = DV_LIST_ENTRY(c->dirty.next, struct dv_cluster_fn, dirty);
         out->fn = f;
         out->fn_uid = f->uid;
+        if (f->routes_dirty && !f->routes_urgent && c->now_ns - f->routed_ns < dv_cl_pause_ns(f)) {
+            dv_list_remove(&f->dirty);
+            dv_list_push_back(&c->held, &f->dirty);
+            continue;
+        }
         if (f->routes_dirty) {
-            f->routes_dirty = false;
+            f->routes_dirty = f->routes_urgent = false;
+            f->routed_ns = c->now_ns;
             out->kind = DV_ACT_ROUTES;
             return true;
         }
@@ -273,6 +301,7 @@ void dv_cl_learn(struct dv_cluster *c, uint64_t now_ns)
 
 void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns)
 {
+    dv_cl_begin(c, now_ns);
     dv_cl_learn(c, now_ns);
     dv_cl_nodes_tick(c, now_ns);
     dv_cl_keep_tick(c, now_ns);

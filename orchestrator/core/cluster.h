@@ -66,8 +66,11 @@ struct dv_cluster_fn {
     struct dv_cluster_keep *keep; /* its habits, and what it wants of pools; NULL: neither is known */
     uint64_t used_ns;             /* last sign of use; 0: none yet */
     uint32_t own_start_us;        /* from its program's start to its first answer; 0: not known */
+    uint32_t n_replicas;          /* in the list */
+    uint64_t reconciled_ns;
     struct dv_list active, dirty, lacking, due;
-    bool routes_dirty, failing_dirty, spent_override;
+    uint64_t routed_ns; /* routes were told last */
+    bool routes_dirty, routes_urgent, failing_dirty, spent_override;
 };
 
 struct dv_cluster_replica {

@@ -12,7 +12,10 @@
 
 #define SECOND 1000000000ull
 
-enum { TOMBSTONES_MAX = 3 };
+enum {
+    TOMBSTONES_MAX = 3,
+    STOPS_MAX = 256 /* chosen at once: each choice looks at every replica */
+};
 #define TOMBSTONE_NS (600 * SECOND)
 
 struct census {
@@ -171,21 +174,41 @@ static bool goes_first(const struct dv_cluster_replica *a, const struct dv_clust
     return a->id > b->id;
 }
 
+static bool may_stop(const struct dv_cluster *c, const struct dv_cluster_replica *r, bool leaving,
+                     uint64_t now_ns)
+{
+    return dv_life_is_live(r->state) && dv_cl_is_counted(c, r, now_ns) && dv_cl_is_leaving(r) == leaving;
+}
+
+/* To zero, mostly: then no choice is to be made. */
+static bool stop_all(struct dv_cluster *c, struct dv_cluster_fn *f, bool leaving, int64_t n, const char *why,
+                     uint64_t now_ns)
+{
+    int64_t there = 0;
+    DV_LIST_FOR_EACH (it, &f->replicas)
+        there += may_stop(c, REPLICA_OF_FN(it), leaving, now_ns);
+    if (there > n)
+        return false;
+    DV_LIST_FOR_EACH_SAFE (it, &f->replicas)
+        if (may_stop(c, REPLICA_OF_FN(it), leaving, now_ns))
+            dv_cl_stop(c, REPLICA_OF_FN(it), why, now_ns);
+    return true;
+}
+
 static void stop_some(struct dv_cluster *c, struct dv_cluster_fn *f, bool leaving, int64_t n, const char *why,
                       uint64_t now_ns)
 {
+    if (n <= 0 || stop_all(c, f, leaving, n, why, now_ns))
+        return;
+    if (n > STOPS_MAX)
+        n = STOPS_MAX; /* the next tick goes on */
     while (n-- > 0) {
         struct dv_cluster_replica *victim = NULL;
         DV_LIST_FOR_EACH (it, &f->replicas) {
             struct dv_cluster_replica *r = REPLICA_OF_FN(it);
-            if (!dv_life_is_live(r->state) || !dv_cl_is_counted(c, r, now_ns) ||
-                dv_cl_is_leaving(r) != leaving)
-                continue;
-            if (!victim || goes_first(r, victim))
+            if (may_stop(c, r, leaving, now_ns) && (!victim || goes_first(r, victim)))
                 victim = r;
         }
-        if (!victim)
-            return;
         dv_cl_stop(c, victim, why, now_ns);
     }
 }
@@ -394,6 +417,14 @@ static void set_active(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t n
         dv_list_push_back(&c->lacking, &f->lacking);
 }
 
+/* Counting the replicas of a function takes a while where there are many, and in a burst each of them reports
+ * several times.  A count of a moment ago will do then: the next tick makes a new one. */
+void dv_cl_reconcile_soon(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
+{
+    if (now_ns - f->reconciled_ns >= dv_cl_pause_ns(f))
+        dv_cl_reconcile(c, f, now_ns);
+}
+
 void dv_cl_due(struct dv_cluster *c, struct dv_cluster_fn *f)
 {
     if (dv_list_empty(&f->due))
@@ -414,6 +445,7 @@ void dv_cl_reconcile(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now
             dv_list_push_back(&c->active, &f->active);
         return;
     }
+    f->reconciled_ns = now_ns;
     prune_tombstones(c, f, now_ns);
     struct census k = take_census(c, f, now_ns);
     decide(c, f, &k, now_ns);

@@ -42,6 +42,8 @@ struct dv_cluster {
     struct dv_list lacking;      /* those for which somebody waits, or a replica has no place */
     struct dv_list due;          /* to be reconciled within this input */
     struct dv_list dirty;        /* functions with marks */
+    struct dv_list held;         /* of those: more replicas to be told of, a little later */
+    uint64_t now_ns;             /* of the input at hand, as far as it matters to these */
     struct dv_list pending;      /* replicas with marks */
     struct dv_list stops;        /* stops held back while learning */
     struct dv_list events;
@@ -82,7 +84,12 @@ void dv_cl_event(struct dv_cluster *c, const struct dv_cluster_fn *f, const stru
                  const struct dv_cluster_node *n, const char *kind, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
 void dv_cl_mark(struct dv_cluster *c, struct dv_cluster_replica *r, enum dv_cluster_mark mark);
-void dv_cl_dirty_routes(struct dv_cluster *c, struct dv_cluster_fn *f);
+/* Who may take requests changed.  is_urgent: one may no longer. */
+void dv_cl_dirty_routes(struct dv_cluster *c, struct dv_cluster_fn *f, bool is_urgent);
+/* An input begins. */
+void dv_cl_begin(struct dv_cluster *c, uint64_t now_ns);
+/* What counts every replica of this one is not repeated before so long. */
+uint64_t dv_cl_pause_ns(const struct dv_cluster_fn *f);
 void dv_cl_set_failing(struct dv_cluster *c, struct dv_cluster_fn *f, const char *text);
 /* Put another text (cut at DV_CL_TEXT_MAX) in the place of *slot.  Without memory: a general one. */
 void dv_cl_text_set(const char **slot, const char *text);
@@ -90,6 +97,8 @@ void dv_cl_dirty(struct dv_cluster *c, struct dv_cluster_fn *f);
 void dv_cl_learn(struct dv_cluster *c, uint64_t now_ns); /* is the learning over? */
 
 /* cluster_functions.c */
+/* As soon as that is worth its while: for what happens to a single replica. */
+void dv_cl_reconcile_soon(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns);
 /* Reconcile it with the others that are due (dv_cl_reconcile_due). */
 void dv_cl_due(struct dv_cluster *c, struct dv_cluster_fn *f);
 void dv_cl_reconcile_due(struct dv_cluster *c, uint64_t now_ns);

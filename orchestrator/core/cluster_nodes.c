@@ -140,7 +140,7 @@ static void dirty_routes_of(struct dv_cluster *c, struct dv_cluster_node *n)
     DV_LIST_FOR_EACH (it, &n->replicas) {
         struct dv_cluster_replica *r = REPLICA_OF_NODE(it);
         if (r->fn && dv_life_is_ready(r->state))
-            dv_cl_dirty_routes(c, r->fn);
+            dv_cl_dirty_routes(c, r->fn, true);
     }
 }
 

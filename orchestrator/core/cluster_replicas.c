@@ -67,6 +67,7 @@ int dv_cl_replica_new(struct dv_cluster *c, uint64_t id, struct dv_cluster_fn *f
         r->fn_uid = f->uid;
         r->generation = f->generation;
         dv_list_push_back(&f->replicas, &r->of_fn);
+        f->n_replicas++;
     }
     dv_list_push_back(&n->replicas, &r->of_node);
     promise(c, r);
@@ -82,7 +83,7 @@ int dv_cl_move(struct dv_cluster *c, struct dv_cluster_replica *r, enum dv_life_
         return rc;
     r->since_ns = now_ns;
     if (r->fn && dv_life_is_ready(before) != dv_life_is_ready(r->state))
-        dv_cl_dirty_routes(c, r->fn);
+        dv_cl_dirty_routes(c, r->fn, dv_life_is_ready(before));
     if (r->state == DV_REPLICA_WARM && r->warm_ns == 0)
         r->warm_ns = now_ns;
     if (r->state == DV_REPLICA_FAILED || r->state == DV_REPLICA_GONE)
@@ -102,8 +103,10 @@ void dv_cl_stop(struct dv_cluster *c, struct dv_cluster_replica *r, const char *
 void dv_cl_detach_fn(struct dv_cluster *c, struct dv_cluster_replica *r)
 {
     if (r->fn && dv_life_is_ready(r->state))
-        dv_cl_dirty_routes(c, r->fn);
+        dv_cl_dirty_routes(c, r->fn, true);
     dv_list_remove(&r->of_fn);
+    if (r->fn)
+        r->fn->n_replicas--;
     r->fn = NULL;
 }
 
@@ -181,7 +184,7 @@ static int adopt(struct dv_cluster *c, struct dv_cluster_node *n, const struct d
     dv_cl_event(c, f, r, n, "adopted", "found %s on its node", dv_replica_state_name(rep->state));
     if (!c->is_learned && dv_cl_heat(c, f) == DV_OK)
         dv_scale_hold(&f->hot->scale, &f->hot->policy, n_live(f), now_ns);
-    dv_cl_reconcile(c, f, now_ns);
+    dv_cl_reconcile_soon(c, f, now_ns);
     return DV_OK;
 }
 
@@ -208,7 +211,7 @@ static void ended(struct dv_cluster *c, struct dv_cluster_replica *r, uint64_t n
                     r->state == DV_REPLICA_DRAINING ? r->why : "it is not on its node any more");
     dv_cl_gone(c, r, now_ns);
     if (f)
-        dv_cl_reconcile(c, f, now_ns);
+        dv_cl_reconcile_soon(c, f, now_ns);
 }
 
 static void apply(struct dv_cluster *c, struct dv_cluster_replica *r, const struct dv_replica_report *rep,
@@ -246,7 +249,7 @@ static void apply(struct dv_cluster *c, struct dv_cluster_replica *r, const stru
         dv_cl_why(r, "starts on its node");
     }
     if (f && r->state != before)
-        dv_cl_reconcile(c, f, now_ns);
+        dv_cl_reconcile_soon(c, f, now_ns);
 }
 
 /* Not in a full report of its node. */
@@ -287,6 +290,7 @@ int dv_cluster_reports(struct dv_cluster *c, uint64_t node, const struct dv_repl
     struct dv_cluster_node *n = dv_idmap_find(&c->nodes, node);
     if (!n)
         return DV_NOT_FOUND;
+    dv_cl_begin(c, now_ns);
     n->seen_ns = now_ns;
     if (is_full)
         DV_LIST_FOR_EACH (it, &n->replicas)

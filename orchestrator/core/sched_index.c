@@ -18,7 +18,8 @@
 enum {
     FEW = 64,    /* so many candidates are looked at one by one */
     VISITS = 64, /* leaves that a search among many looks at once it has found something */
-    PROBES = 24, /* taken at random when those had replicas of the function */
+    PROBES = 24, /* taken at random when those had replicas of the function, or would be hard to meet */
+    DENSE = 4,   /* a list of more than one node in so many is searched by what is promised */
     WORD = 64,
     STACK = 2 * WORD
 };
@@ -350,18 +351,20 @@ static bool from_lists(struct search *s, const struct dv_have *const lists[2], c
     size_t n = (lists[0] ? lists[0]->n : 0) + (lists[1] ? lists[1]->n : 0);
     if (n == 0)
         return false;
-    if (n <= FEW || s->is_exact) {
-        walk(s, lists[0], image);
-        walk(s, lists[1], image);
-        return s->is_found;
+    bool is_dense = n * DENSE > s->ix->n; /* so a search by what is promised soon meets one */
+    if (n > FEW && !s->is_exact && is_dense) {
+        s->among[0] = lists[0];
+        s->among[1] = lists[1];
+        descend(s, false);
+        s->among[0] = s->among[1] = NULL;
     }
-    s->among[0] = lists[0];
-    s->among[1] = lists[1];
-    descend(s, false);
-    s->among[0] = s->among[1] = NULL;
-    if (is_unsatisfied(s)) {
+    if (n > FEW && is_unsatisfied(s)) {
         probe_list(s, lists[0], random);
         probe_list(s, lists[1], random);
+    }
+    if (n <= FEW || s->is_exact || (!s->is_found && n <= DV_SCHED_EXACT)) {
+        walk(s, lists[0], image);
+        walk(s, lists[1], image);
     }
     return s->is_found;
 }
