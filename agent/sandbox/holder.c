@@ -23,6 +23,7 @@
 
 enum {
     REFILLS_MAX = 2,                 /* creates for pools at once, while nothing else is created */
+    STARVED_MS = 1000,               /* without a refill, while starts wait for their turn */
     RETRY_MS = 5000,                 /* after making one has failed */
     SURPLUS_MS = 30000,              /* more than wanted, given back by many users at once: kept this long */
     MEMORY_BYTES = 16 * 1024 * 1024, /* what starting it takes, not what it uses */
@@ -35,13 +36,18 @@ enum {
 bool sb_refill_may(const struct dv_sandbox *s)
 {
     int n = s->nets.n_refills;
-    return s->is_ok && dv_list_empty(&s->queue) && n < (s->n_creating ? 1 : REFILLS_MAX) &&
-           s->n_creating + n < SB_CREATES_MAX;
+    if (!s->is_ok || s->n_creating + n >= SB_CREATES_MAX)
+        return false;
+    if (dv_list_empty(&s->queue))
+        return n < (s->n_creating ? 1 : REFILLS_MAX);
+    /* Under a stream of starts that never ends the pools would stay empty, and every start slow. */
+    return n == 0 && sb_now(s) - s->nets.refill_ns >= STARVED_MS * DV_MS;
 }
 
 void sb_refill_begin(struct dv_sandbox *s)
 {
     s->nets.n_refills++;
+    s->nets.refill_ns = sb_now(s);
 }
 
 void sb_refill_end(struct dv_sandbox *s)

@@ -45,7 +45,8 @@ struct sb_holder {
 struct sb_nets {
     struct dv_list all;
     size_t n[HO_N];
-    int n_refills; /* creates and starts under way that no request waits for, networks' and sandboxes' */
+    int n_refills;      /* creates and starts under way that no request waits for, networks' and sandboxes' */
+    uint64_t refill_ns; /* monotonic: when the last of them began */
     bool is_importing, is_bad; /* bad: the last try to make one failed */
     uint64_t retry_ns;         /* monotonic: not before */
     struct {

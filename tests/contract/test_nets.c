@@ -218,6 +218,17 @@ static void a_start_that_a_request_waits_for_goes_before_refills(void **state)
     SW_UNTIL(n_networks("ready") == WANTED);
 }
 
+static void starts_without_end_do_not_starve_the_pool(void **state)
+{
+    (void)state;
+    uint64_t made = metric("davit_agent_networks_made_total");
+    dv_engine_fake_delay(g_fake, DV_FAKE_CREATE, 400);
+    for (uint64_t id = 1; id <= 14; id++)
+        start(id);
+    SW_UNTIL(metric("davit_agent_networks_made_total") >= made + 2); /* one began before anybody waited */
+    assert_true(sw_state(14) == DV_REPLICA_STARTING);
+}
+
 static void a_network_is_lent_again_when_its_replica_is_gone(void **state)
 {
     (void)state;
@@ -438,6 +449,7 @@ int main(void)
         T(no_network_is_lent_twice),
         T(with_none_ready_a_replica_gets_a_network_of_its_own_at_once),
         T(a_start_that_a_request_waits_for_goes_before_refills),
+        T(starts_without_end_do_not_starve_the_pool),
         T(a_network_is_lent_again_when_its_replica_is_gone),
         T(a_container_that_may_still_be_there_keeps_its_network),
         T(a_holder_that_dies_idle_is_replaced),

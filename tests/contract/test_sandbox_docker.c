@@ -1,7 +1,7 @@
 /* Replicas on a real dockerd, end to end: an image of busybox made by the test, functions of both protocols,
- * their ends, and an agent that comes back.  Needs root (addresses of the bridge), dockerd and a static
- * busybox; says so and skips otherwise.  Everything it makes bears a node id and image name of this run and
- * is removed again. */
+ * their ends, and an agent that comes back; all of it with networks of their own and with ready ones.  Needs
+ * root (addresses of the bridge), dockerd and a static busybox; says so and skips otherwise.  Everything it
+ * makes bears a node id and image name of this run and is removed again. */
 #include "tests/support/docker_raw.h"
 #include "tests/support/sandbox_world.h"
 
@@ -11,8 +11,9 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 
-static char g_image[64];
+static char g_image[64], g_network[64];
 static uint64_t g_node;
+static int64_t g_ready; /* networks kept ready in this run */
 static const char *g_why_skipped;
 
 /* ---- the image ---- */
@@ -42,6 +43,7 @@ static int prepare(void **state)
     if (dv_random(&g_node, sizeof(g_node), NULL))
         return -1;
     (void)snprintf(g_image, sizeof(g_image), "davit-test-sandbox-%016llx", (unsigned long long)g_node);
+    (void)snprintf(g_network, sizeof(g_network), "davit-test-%016llx", (unsigned long long)g_node);
     g_why_skipped = geteuid() != 0          ? "not root"
                     : access(BUSYBOX, X_OK) ? "no static busybox at " BUSYBOX
                     : access(SOCKET, W_OK)  ? "no dockerd at " SOCKET
@@ -54,13 +56,24 @@ static int prepare(void **state)
     return 0;
 }
 
+static void remove_networks(void);
+
+static int prepare_ready(void **state)
+{
+    g_ready = 2;
+    return prepare(state);
+}
+
 static int clean(void **state)
 {
     (void)state;
     DV_AUTO_STR char *image = dv_asprintf("/images/%s?force=true", g_image);
+    DV_AUTO_STR char *network = dv_asprintf("/networks/%s", g_network);
+    if (!g_why_skipped && g_ready)
+        remove_networks();
     if (!g_why_skipped) {
         (void)docker_raw("DELETE", image, dv_sv(NULL, 0), NULL);
-        (void)docker_raw("DELETE", "/networks/davit-test", dv_sv(NULL, 0), NULL);
+        (void)docker_raw("DELETE", network, dv_sv(NULL, 0), NULL);
     }
     return 0;
 }
@@ -74,6 +87,17 @@ static void open_engine(void)
     SW_UNTIL(sw_engine_ok());
 }
 
+static unsigned long n_networks(const char *state)
+{
+    DV_AUTO_BUF struct dv_buf text = DV_BUF_INIT;
+    char name[80];
+    (void)snprintf(name, sizeof(name), "\ndavit_agent_networks{state=\"%s\"} ", state);
+    dv_sandbox_metrics(sw.sb, &text);
+    const char *at = strstr(dv_buf_cstr(&text), name);
+    assert_non_null(at);
+    return strtoul(at + strlen(name), NULL, 10);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -82,9 +106,12 @@ static int setup(void **state)
     assert_int_equal(dv_cgroup_setup(NULL), DV_OK);
     sw_open();
     sw.init_path = DAVIT_BINARY_DIR "/bin/davit-init";
-    sw.network = "davit-test";
+    sw.network = g_network;
     sw.node = g_node;
+    sw.ready_networks = g_ready;
     open_engine();
+    if (g_ready)
+        SW_UNTIL(n_networks("ready") >= 1); /* the first test makes them, the others take them over */
     return 0;
 }
 
@@ -100,6 +127,15 @@ static int teardown(void **state)
     sw.engine->ops->close(sw.engine);
     sw_close();
     return 0;
+}
+
+static void remove_networks(void)
+{
+    void *nothing = NULL;
+    g_ready = 0;
+    assert_int_equal(setup(&nothing), 0);
+    SW_UNTIL(!n_networks("ready") && !n_networks("found") && !n_networks("removing"));
+    assert_int_equal(teardown(&nothing), 0);
 }
 
 #define NEEDS_ENGINE()                                                                                       \
@@ -236,14 +272,74 @@ static void the_next_agent_takes_the_replica_over(void **state)
     assert_non_null(strstr(dv_buf_cstr(&answer), "a page of the image\n"));
 }
 
+/* Name servers come with the network that is joined: names are found as in a network of one's own. */
+static void names_are_found_inside(void **state)
+{
+    (void)state;
+    NEEDS_ENGINE();
+    DV_AUTO_BUF struct dv_buf answer = DV_BUF_INIT, body = DV_BUF_INIT;
+    char other[64];
+    (void)snprintf(other, sizeof(other), "davit-test-other-%016llx", (unsigned long long)g_node);
+    (void)dv_buf_addf(&body,
+                      "{\"Image\":\"%s\",\"Cmd\":[\"/bin/busybox\",\"sleep\",\"60\"],"
+                      "\"HostConfig\":{\"NetworkMode\":\"%s\"}}",
+                      g_image, g_network);
+    DV_AUTO_STR char *create = dv_asprintf("/containers/create?name=%s", other);
+    DV_AUTO_STR char *begin = dv_asprintf("/containers/%s/start", other);
+    DV_AUTO_STR char *remove = dv_asprintf("/containers/%s?force=true", other);
+    assert_int_equal(docker_raw("POST", create, dv_buf_sv(&body), "application/json"), 201);
+    assert_int_equal(docker_raw("POST", begin, dv_sv(NULL, 0), NULL), 204);
+    DV_AUTO_STR char *json = dv_asprintf(",\"protocol\":\"stdio\"" SHELL("/bin/busybox nslookup %s"), other);
+    sw_start(g_node + 1, 7, fn("names", json));
+    wait_warm(g_node + 1);
+    ask(g_node + 1, "GET / HTTP/1.0\r\n\r\n", &answer);
+    assert_int_equal(docker_raw("DELETE", remove, dv_sv(NULL, 0), NULL), 204);
+    const char *found = strstr(dv_buf_cstr(&answer), "Name:");
+    if (!found || !strstr(found, other) || !strstr(found, "Address"))
+        fail_msg("%s", dv_buf_cstr(&answer));
+}
+
+/* What one replica left open cannot be reached by the next: the address is another's now. */
+static void an_address_is_used_again_when_its_replica_is_gone(void **state)
+{
+    (void)state;
+    NEEDS_ENGINE();
+    char first[64];
+    DV_AUTO_BUF struct dv_buf answer = DV_BUF_INIT;
+    sw_start(g_node + 1, 7, fn("web", SHELL("exec /bin/busybox httpd -f -p $PORT -h /www")));
+    wait_warm(g_node + 1);
+    (void)dv_copy(first, sizeof(first), sw_get(g_node + 1)->address);
+    if (g_ready)
+        assert_int_equal(n_networks("in_use"), 1);
+    sw_stop(g_node + 1, false);
+    SW_UNTIL(sw_get(g_node + 1)->n_gone == 1);
+    SW_UNTIL(!n_networks("in_use") && !n_networks("closing"));
+    bool is_again = false;
+    for (uint64_t i = 2; i <= 4; i++) {
+        sw_start(g_node + i, 7, fn("web", SHELL("exec /bin/busybox httpd -f -p $PORT -h /www")));
+        wait_warm(g_node + i);
+        is_again |= strcmp(sw_get(g_node + i)->address, first) == 0;
+        dv_buf_clear(&answer);
+        ask(g_node + i, "GET /index.html HTTP/1.0\r\n\r\n", &answer);
+        assert_non_null(strstr(dv_buf_cstr(&answer), "a page of the image\n"));
+    }
+    if (g_ready)
+        assert_true(is_again);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(a_web_server_is_started_serves_and_is_removed), T(any_program_is_a_function_under_davit_init),
-        T(a_process_that_ends_takes_its_words_with_it),   T(a_process_without_memory_is_told_so),
+        T(a_web_server_is_started_serves_and_is_removed),
+        T(any_program_is_a_function_under_davit_init),
+        T(a_process_that_ends_takes_its_words_with_it),
+        T(a_process_without_memory_is_told_so),
         T(the_next_agent_takes_the_replica_over),
+        T(names_are_found_inside),
+        T(an_address_is_used_again_when_its_replica_is_gone),
     };
-    return cmocka_run_group_tests(tests, prepare, clean);
+    int failed = cmocka_run_group_tests_name("networks of their own", tests, prepare, clean);
+    return failed + cmocka_run_group_tests_name("ready networks", tests, prepare_ready, clean);
 }

@@ -2,7 +2,7 @@
 What a supervisor does (start the program again) the test does."""
 import time
 
-from cluster import HELLO, Cluster, Trickle
+from cluster import HELLO, Cluster, Trickle, metric_sum
 from scenario import equal, main, scenario, wait_until
 
 cluster = None
@@ -36,9 +36,25 @@ def no_orphan_and_no_duplicate():
     return two_ready()
 
 
+def ready_networks_add_up(at_least=1):
+    """Every holder runs and is counted by its agent; every replica that joined one has it to itself."""
+    for node in cluster.nodes:
+        holders, metrics = node.engine.holders(), node.metrics()
+        equal([h["State"] for h in holders], ["running"] * len(holders), f"holders of {node.name}")
+        counts = {s: metric_sum(metrics, "davit_agent_networks", state=s) for s in ("making", "found", "ready", "in_use", "closing", "removing")}
+        modes = [c["HostConfig"]["NetworkMode"] for c in node.engine.containers()]
+        joined = [m.removeprefix("container:") for m in modes if m.startswith("container:")]
+        equal(len(holders), counts["ready"] + counts["in_use"], f"holders of {node.name}; counted {counts}")
+        equal(len(joined), counts["in_use"], f"replicas of {node.name} in networks that are lent")
+        equal(len(set(joined) & {h["Id"] for h in holders}), len(joined), f"networks of replicas of {node.name}, each its own")
+        assert counts["ready"] >= at_least, f"{node.name}: {counts}"
+    return True
+
+
 def returns(trickle, since, seconds):
     wait_until("requests are answered again", lambda: trickle.good_since(since, 10), seconds)
     wait_until("no orphan, no duplicate", no_orphan_and_no_duplicate, 30, every=0.3)
+    wait_until("ready networks add up", ready_networks_add_up, 30, every=0.3)
 
 
 @scenario
@@ -126,6 +142,39 @@ def a_function_asleep_wakes_after_every_program_was_killed_at_once():
     wait_until("asleep again", lambda: not cluster.containers("nap"), 20)
     cluster.wait_ready()
     wait_until("no orphan, no duplicate", no_orphan_and_no_duplicate, 30, every=0.3)
+    wait_until("ready networks add up", ready_networks_add_up, 30, every=0.3)
+
+
+@scenario
+def agents_killed_in_the_middle_of_starts_leave_nothing_behind():
+    def scale(**how):
+        equal(cluster.api("PUT", "/v1/functions/many", {"name": "many", "image": HELLO, "scale": {"max": 6, **how}}).status, 200)
+
+    cluster.deploy("many", scale={"max": 6})
+    for pause in (0.05, 0.2, 0.5):
+        scale(min=6)
+        time.sleep(pause)
+        for node in cluster.nodes:
+            node.agent.kill()
+        for node in cluster.nodes:
+            node.start_agent()
+        cluster.wait_ready()
+        scale(idle="200ms")
+        wait_until("none of many", lambda: not cluster.containers("many"), 40)
+    cluster.remove("many")
+    wait_until("no orphan, no duplicate", no_orphan_and_no_duplicate, 30, every=0.3)
+    wait_until("ready networks add up", ready_networks_add_up, 30, every=0.3)
+
+
+@scenario
+def a_holder_that_somebody_removes_is_replaced_and_so_is_the_replica_inside():
+    with Trickle(cluster, "steady") as trickle:
+        wait_until("a good start", lambda: trickle.good_since(0), 10)
+        node, victim = next((n, c) for n, c in cluster.containers("steady") if c["HostConfig"]["NetworkMode"].startswith("container:"))
+        node.engine.call("DELETE", "/containers/" + victim["HostConfig"]["NetworkMode"].removeprefix("container:") + "?force=true")
+        killed = time.monotonic()
+        wait_until("the replica is replaced", lambda: victim["Id"] not in ids(), 20)
+        returns(trickle, killed, 20)
 
 
 @scenario
@@ -135,6 +184,13 @@ def a_stopped_cluster_leaves_no_container_behind_once_its_functions_are_gone():
     for node in cluster.nodes:
         node.agent.stop()
     equal(cluster.containers(), [])
+
+
+@scenario
+def a_node_that_keeps_no_networks_ready_any_more_removes_them():
+    for node in cluster.nodes:
+        node.start_agent("--ready-networks", "0")
+    wait_until("no holder left", lambda: not any(n.engine.holders() for n in cluster.nodes), 30)
 
 
 main(up, lambda: cluster and cluster.down(), lambda: cluster and cluster.show_logs())
