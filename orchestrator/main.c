@@ -26,7 +26,7 @@ enum { API_BODY_MAX = 8 * 1024 * 1024 };
 
 struct options {
     const char *listen, *metrics_listen, *state_dir, *log_level, *log_format, *access_log;
-    const char *password_file, *token_file, *tls_cert, *tls_key;
+    const char *keep_alive, *password_file, *token_file, *tls_cert, *tls_key;
     int64_t threads, busy_poll_us, drain_ms, lost_ms, idle_ms;
     bool print_routes;
 };
@@ -236,7 +236,8 @@ static int start_control(struct app *a, struct dv_err *err)
                                  .storer = a->storer,
                                  .seal = a->seal,
                                  .node_lost_ms = (uint64_t)a->o.lost_ms,
-                                 .default_idle_ms = a->o.idle_ms};
+                                 .default_idle_ms = a->o.idle_ms,
+                                 .keep = {.is_fixed = strcmp(a->o.keep_alive, "fixed") == 0}};
     int rc = dv_random(&cfg.seed, sizeof(cfg.seed), err);
     return rc ? rc : dv_control_new(&cfg, on_loaded, a, &a->control, err);
 }
@@ -388,6 +389,9 @@ static bool parse(struct app *a, int argc, char **argv)
             .preset = "10s", .min = 1000, .max = 86400000),
         ROW("idle", MS, idle_ms, "TIME", "Idle time of functions that give no scale.idle; 0: 1m (OpenFaaS API: 45s).",
             .preset = "0", .max = 86400000),
+        ROW("keep-alive", STR, keep_alive, "POLICY",
+            "histogram: functions without scale.idle are kept as the gaps between their requests suggest; fixed: as --idle says.",
+            .preset = "histogram", .choices = "histogram|fixed"),
         ROW("access-log", STR, access_log, "FILE", "A line for every request; - is standard output.", .preset = NULL),
         ROW("log-level", STR, log_level, "LEVEL", "What is logged.",
             .preset = "info", .choices = "debug|info|warn|error"),

@@ -117,11 +117,12 @@ static void print_spec(struct cli *c, const cJSON *fn)
     line("Protocol", cli_format(c, "%s on port %lld", cli_json_text(spec, "protocol", "http"),
                                 (long long)cli_json_int(spec, "port", 8080)));
     line_list("Command", cli_json_at(spec, "command"));
-    line("Scale", cli_format(c, "%lld to %lld replicas, %lld requests at once in each, down after %s",
-                             (long long)cli_json_int(spec, "scale.min", 0),
-                             (long long)cli_json_int(spec, "scale.max", 20),
-                             (long long)cli_json_int(spec, "scale.concurrency", 0),
-                             cli_json_text(spec, "scale.idle", "1m")));
+    line("Scale",
+         cli_format(c, "%lld to %lld replicas, %lld requests at once in each, down after %s",
+                    (long long)cli_json_int(spec, "scale.min", 0),
+                    (long long)cli_json_int(spec, "scale.max", 20),
+                    (long long)cli_json_int(spec, "scale.concurrency", 0),
+                    cli_json_text(fn, "status.keep_alive.idle", cli_json_text(spec, "scale.idle", "1m"))));
     line("Memory", cli_json_text(spec, "limits.memory", NULL));
     line("CPU", cli_json_text(spec, "limits.cpu", NULL));
     line("Timeout", cli_json_text(spec, "timeout", NULL));
@@ -147,6 +148,7 @@ static void print_status(struct cli *c, const cJSON *fn)
                                 (long long)cli_json_int(fn, "status.starting", 0),
                                 (long long)cli_json_int(fn, "status.failed", 0)));
     line("Scaled because", cli_json_text(fn, "status.scale_reason", NULL));
+    line("When idle", cli_json_text(fn, "status.keep_alive.why", NULL));
     line("Requests", cli_format(c, "%lld answered, %lld inside, %lld waiting",
                                 (long long)cli_json_int(fn, "status.invocations", 0),
                                 (long long)cli_json_int(fn, "status.in_flight", 0),

@@ -28,6 +28,31 @@ static void put_load(struct dv_jw *w, const struct dv_load *l)
     dv_jw_close(w, '}');
 }
 
+static void put_duration(struct dv_jw *w, const char *key, uint64_t ns)
+{
+    char text[32];
+    dv_format_duration((int64_t)(ns / (1000 * DV_MS) * 1000),
+                       text); /* a habit, not a measurement: seconds do */
+    dv_jw_str(w, key, text);
+}
+
+static void put_keep(struct dv_jw *w, const struct dv_keep_plan *p)
+{
+    char why[200];
+    dv_keep_explain(p, why, sizeof(why));
+    dv_jw_open(w, "keep_alive", '{');
+    dv_jw_str(w, "basis", dv_keep_basis_name(p->basis));
+    put_duration(w, "idle", p->idle_ns);
+    dv_jw_str(w, "ahead", dv_keep_ahead_name(p->ahead));
+    if (p->ahead != DV_KEEP_NOTHING) {
+        put_duration(w, "from", p->from_ns);
+        put_duration(w, "until", p->until_ns);
+    }
+    dv_jw_u64(w, "gaps", p->seen);
+    dv_jw_str(w, "why", why);
+    dv_jw_close(w, '}');
+}
+
 static void put_status(struct dv_jw *w, struct dv_api *a, const struct dv_function *fn)
 {
     struct dv_fn_status s;
@@ -47,6 +72,7 @@ static void put_status(struct dv_jw *w, struct dv_api *a, const struct dv_functi
     dv_jw_u64(w, "waiting", s.load.waiting);
     dv_jw_u64(w, "in_flight", s.load.in_flight);
     put_load(w, &s.load);
+    put_keep(w, &s.keep);
     dv_jw_close(w, '}');
 }
 

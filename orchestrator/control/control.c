@@ -322,6 +322,7 @@ int dv_control_new(const struct dv_control_cfg *cfg,
         dv_map_init(maps[i], dv_rng_u64(&c->rng));
     struct dv_cluster_cfg core = {.seed = dv_rng_u64(&c->rng),
                                   .node_lost_ns = cfg->node_lost_ms * CTL_MS,
+                                  .keep = cfg->keep,
                                   .default_idle_ms = cfg->default_idle_ms};
     int rc = dv_cluster_new(&core, ctl_now(c), &c->cluster);
     if (!rc)

@@ -9,6 +9,7 @@
 #ifndef DV_CONTROL_H
 #define DV_CONTROL_H
 
+#include "orchestrator/core/keepalive.h"
 #include "orchestrator/gateway/gateway.h"
 #include "orchestrator/store/seal.h"
 #include "orchestrator/store/storer.h"
@@ -27,6 +28,7 @@ struct dv_control_cfg {
     uint64_t seed;
     uint64_t node_lost_ms;   /* silence after which a node's replicas are replaced; default 10000 */
     int64_t default_idle_ms; /* of functions that say nothing of idle; 0: the built-in one */
+    struct dv_keep_cfg keep; /* how long idle functions keep what they have */
 };
 
 /* Loads everything from the store first: on_loaded (state loop) with DV_OK, or why not. */
@@ -90,6 +92,7 @@ struct dv_fn_status {
     int64_t asked;                           /* what the autoscaler would like */
     int64_t wanted, ready, starting, failed; /* wanted: what can be had of it */
     const char *scale_reason;                /* of the last decision */
+    struct dv_keep_plan keep;                /* what is kept while nobody uses it, as of now */
     struct dv_load load;
 };
 int dv_control_fn_status(struct dv_control *c, uint64_t uid,

@@ -294,6 +294,7 @@ int dv_control_fn_status(struct dv_control *c, uint64_t uid, struct dv_fn_status
                              .starting = t.starting,
                              .failed = t.failed,
                              .scale_reason = dv_cluster_fn_reason(f)};
+    dv_cluster_fn_keep(c->cluster, f, &s.keep);
     s.message = dv_cluster_fn_reason(f);
     if (s.phase == DV_FN_FAILED)
         s.message = f->failing[0] ? f->failing : f->trouble;

@@ -363,6 +363,14 @@ int dv_control_fn_status(struct dv_control *c, uint64_t uid, struct dv_fn_status
                                  .wanted = 1,
                                  .ready = 1,
                                  .scale_reason = "1 request in flight",
+                                 .keep = {.basis = DV_KEEP_HISTOGRAM,
+                                          .ahead = DV_KEEP_PLACE,
+                                          .idle_ns = 600 * DV_S,
+                                          .from_ns = 600 * DV_S,
+                                          .until_ns = 1386 * DV_S,
+                                          .least_ns = 60 * DV_S,
+                                          .most_ns = 1260 * DV_S,
+                                          .seen = 43},
                                  .load = {.arrived = 9, .answered = 7, .in_flight = 1}};
     return DV_OK;
 }

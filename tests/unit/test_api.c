@@ -261,6 +261,11 @@ static void a_function_is_created_read_replaced_and_deleted(void **state)
     expect(r, 200, "\"log_tail\":\"boom\"");
     expect(r, 200, "\"invocations\":7");
     expect(r, 200, "\"scale_reason\":\"1 request in flight\"");
+    expect(r, 200,
+           "\"keep_alive\":{\"basis\":\"histogram\",\"idle\":\"10m\",\"ahead\":\"primed\",\"from\":\"10m\","
+           "\"until\":\"23m6s\",\"gaps\":43,\"why\":\"kept 10m, then a primed sandbox until 23m6s: gaps of "
+           "1m to "
+           "21m, 43 seen\"}");
     assert_string_equal(world_answer_header(r, "ETag"), "\"1\"");
     r = ask("PUT", "/v1/functions/hello", "{\"image\":\"davit/hello:2\"}");
     expect(r, 200, "davit/hello:2");
