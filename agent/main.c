@@ -69,6 +69,13 @@ static void on_closed(void *ctx, uint64_t replica)
         dv_sandbox_on_closed(a->sandbox, replica);
 }
 
+static void on_wake(void *ctx, uint64_t replica, uint64_t held_ns)
+{
+    struct agent *a = ctx;
+    if (a->sandbox)
+        dv_sandbox_on_wake(a->sandbox, replica, held_ns);
+}
+
 static void on_change(void *ctx)
 {
     struct agent *a = ctx;
@@ -270,6 +277,7 @@ static int open_parts(struct agent *a, struct dv_err *err)
                               .on_trouble = on_trouble,
                               .on_drained = on_drained,
                               .on_closed = on_closed,
+                              .on_wake = on_wake,
                               .ctx = a};
     struct dv_join_cfg jc = {.loop = a->loop,
                              .orchestrator = a->set.orchestrator,

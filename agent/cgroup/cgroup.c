@@ -118,11 +118,25 @@ int dv_cgroup_is_frozen(struct dv_cgroup *g, bool *out, struct dv_err *err)
     return DV_OK;
 }
 
+bool dv_cgroup_can_freeze(const struct dv_cgroup *g, const char *container)
+{
+    const char *dir = g->dir[freezes_v1(g) ? CG_FREEZER : CG_UNIFIED];
+    return dir && container[0] && strstr(dir, container);
+}
+
+int dv_cgroup_freeze_begin(struct dv_cgroup *g, bool frozen, struct dv_err *err)
+{
+    return freezes_v1(g)
+               ? set_value(g, CG_FREEZER, "freezer", "freezer.state", frozen ? "FROZEN" : "THAWED", err)
+               : set_value(g, CG_UNIFIED, "cgroup", "cgroup.freeze", frozen ? "1" : "0", err);
+}
+
+const struct dv_freezer dv_freezer_cgroup = {
+    .can = dv_cgroup_can_freeze, .set = dv_cgroup_freeze_begin, .is_frozen = dv_cgroup_is_frozen};
+
 int dv_cgroup_freeze(struct dv_cgroup *g, bool frozen, struct dv_err *err)
 {
-    int rc = freezes_v1(g)
-                 ? set_value(g, CG_FREEZER, "freezer", "freezer.state", frozen ? "FROZEN" : "THAWED", err)
-                 : set_value(g, CG_UNIFIED, "cgroup", "cgroup.freeze", frozen ? "1" : "0", err);
+    int rc = dv_cgroup_freeze_begin(g, frozen, err);
     for (int waited_us = 0; !rc; waited_us += FREEZE_STEP_US) {
         bool is_frozen;
         rc = dv_cgroup_is_frozen(g, &is_frozen, err);

@@ -31,11 +31,25 @@ DV_AUTO_DEFINE(struct dv_cgroup *, dv_cgroup_free);
 int dv_cgroup_usage(struct dv_cgroup *g, struct dv_cgroup_usage *out, struct dv_err *err);
 int dv_cgroup_freeze(struct dv_cgroup *g, bool frozen,
                      struct dv_err *err); /* returns when the kernel says so; bounded to 50 ms: DV_DEADLINE */
+/* The same without waiting for the kernel: dv_cgroup_is_frozen tells.  DV_OK; DV_NOT_FOUND (the group is
+ * gone); DV_UNSUPPORTED; DV_E_IO. */
+int dv_cgroup_freeze_begin(struct dv_cgroup *g, bool frozen, struct dv_err *err);
+/* Is there a group to freeze that is the container's own?  Where its hierarchy has none (its processes sit in
+ * somebody else's group) freezing would stop others. */
+bool dv_cgroup_can_freeze(const struct dv_cgroup *g, const char *container);
 int dv_cgroup_is_frozen(struct dv_cgroup *g, bool *out, struct dv_err *err);
 int dv_cgroup_set_limits(struct dv_cgroup *g, int64_t memory_bytes, int64_t cpu_mcpu, int64_t pids,
                          struct dv_err *err); /* 0: leave */
 const char *dv_cgroup_path(const struct dv_cgroup *g,
                            const char *controller); /* absolute; NULL when it has none */
+
+/* Freezing, as a table that tests can stand in for. */
+struct dv_freezer {
+    bool (*can)(const struct dv_cgroup *g, const char *container);
+    int (*set)(struct dv_cgroup *g, bool frozen, struct dv_err *err);
+    int (*is_frozen)(struct dv_cgroup *g, bool *out, struct dv_err *err);
+};
+extern const struct dv_freezer dv_freezer_cgroup;
 
 /* Whole machine, for the node report: cpu time used (us since boot, all cores), memory available. */
 int dv_machine_usage(int64_t *out_cpu_used_us, int64_t *out_memory_available_bytes, struct dv_err *err);

@@ -74,7 +74,7 @@ struct dv_engine_container { /* list and inspect */
 };
 
 struct dv_engine_event {
-    const char *action;    /* "die" "oom" "start" "destroy" */
+    const char *action;    /* "die" "oom" "start" "destroy" "kill" "exec_create..." */
     const char *container; /* id */
     int64_t exit_code;     /* die */
     int64_t time_ns;

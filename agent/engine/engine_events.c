@@ -83,8 +83,8 @@ void dk_events(struct dv_engine *e, const char *label, void (*event)(void *, con
     (void)dv_copy(q->job.what, sizeof(q->job.what), "watching events");
     DV_AUTO_BUF struct dv_buf path = DV_BUF_INIT;
     DV_AUTO_BUF struct dv_buf filter = DV_BUF_INIT;
-    (void)dv_buf_add_c(
-        &filter, "{\"type\":[\"container\"],\"event\":[\"start\",\"die\",\"oom\",\"destroy\"],\"label\":[");
+    (void)dv_buf_add_c(&filter, "{\"type\":[\"container\"],\"event\":[\"start\",\"die\",\"oom\",\"destroy\","
+                                "\"kill\",\"exec_create\"],\"label\":[");
     (void)dv_buf_add_json(&filter, dv_sv_c(label));
     (void)dv_buf_add_c(&filter, "]}");
     const char *text = dv_buf_cstr(&filter);

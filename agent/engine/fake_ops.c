@@ -340,6 +340,8 @@ static int act_stop(struct task *t, struct dv_err *err)
 {
     struct container *c = dv_fake_find(t->f, t->id);
     (void)err;
+    if (c && dv_fake_is_running(c))
+        dv_fake_tell_event(t->f, c, "kill");
     if (c)
         dv_fake_end_process(c, 137,
                             false); /* its first process has no handler: the signal that ends it is KILL */
@@ -358,6 +360,7 @@ static int act_kill(struct task *t, struct dv_err *err)
         return absent(t, err);
     if (!dv_fake_is_running(c))
         return dv_err_set(err, DV_CONFLICT, "Cannot kill container: %.12s: it is not running", t->id);
+    dv_fake_tell_event(t->f, c, "kill");
     if (t->a)
         dv_fake_end_process(c, t->a, false);
     return DV_OK;

@@ -15,6 +15,7 @@
  * repeatable. */
 static void detach(struct sb_replica *r)
 {
+    sb_sleep_end(r);
     sb_probe_free(r->probe);
     r->probe = NULL;
     dv_timer_cancel(r->sb->cfg.loop, &r->timer);
@@ -197,6 +198,7 @@ static void on_stopped(void *ctx, int code, const struct dv_err *err)
 static void stop_container(struct sb_replica *r)
 {
     int64_t grace = r->grace_ms >= 0 ? r->grace_ms : r->cmd.spec.grace_ms;
+    sb_sleep_end(r);
     dv_carry_replica_drain(r->sb->cfg.carry, r->id); /* nothing new, whatever the reason */
     sb_replica_move(r, PH_STOP);
     r->calls++;
@@ -219,6 +221,7 @@ void sb_replica_drained(struct sb_replica *r)
 static void drain(struct sb_replica *r)
 {
     struct dv_sandbox *s = r->sb;
+    sb_sleep_end(r);
     sb_replica_move(r, PH_DRAIN);
     r->timer.fn = on_drain_timer;
     /* Requests inside have their own deadline, the function's time-out; a conversation that outlasts it is

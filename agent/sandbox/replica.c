@@ -21,7 +21,7 @@ enum dv_replica_state sb_replica_state(const struct sb_replica *r)
 {
     switch (r->phase) {
     case PH_WARM:
-        return DV_REPLICA_WARM;
+        return r->sleep.state == SLEEP_FROZEN ? DV_REPLICA_FROZEN : DV_REPLICA_WARM;
     case PH_DRAIN:
     case PH_STOP:
         return DV_REPLICA_DRAINING;
@@ -110,6 +110,7 @@ void sb_replica_free(struct sb_replica *r)
     if (r->holder) /* the agent ends; its containers stay */
         sb_holder_pass(r->holder, NULL, NULL);
     dv_timer_cancel(s->cfg.loop, &r->timer);
+    sb_sleep_free(r);
     dv_cgroup_free(r->cgroup);
     sb_lines_free(&r->tail);
     dv_free(r->tail_text);
@@ -332,11 +333,14 @@ static void on_started(void *ctx, int code, const struct dv_err *err)
     sb_queue_run(s);
 }
 
-static void watch_usage(struct sb_replica *r)
+static void warm(struct sb_replica *r);
+
+static void find_cgroup(struct sb_replica *r)
 {
     struct dv_err err = DV_ERR_INIT;
     if (!r->cgroup && r->pid && dv_cgroup_of_pid(r->pid, &r->cgroup, &err))
-        dv_log(DV_LOG_WARN, "usage of a replica cannot be read", DV_LID("replica", r->id), DV_LE(&err));
+        dv_log(DV_LOG_WARN, "a replica's control group cannot be found", DV_LID("replica", r->id),
+               DV_LE(&err));
 }
 
 static void on_inspected(void *ctx, int code, const struct dv_engine_container *c, const struct dv_err *err)
@@ -363,8 +367,9 @@ static void on_inspected(void *ctx, int code, const struct dv_engine_container *
     r->pid = c->pid;
     if (c->started_ms)
         r->started_ms = c->started_ms;
+    find_cgroup(r);
     if (r->phase == PH_WARM)
-        watch_usage(r);
+        sb_sleep_begin(r);
     if (!r->holder && c->joins[0]) /* adopted */
         r->holder = sb_holder_claim(r->sb, c->joins, on_network_lost, r);
     if (!r->holder && !c->address[0]) {
@@ -374,7 +379,10 @@ static void on_inspected(void *ctx, int code, const struct dv_engine_container *
     set_address(r, r->holder ? r->holder->address : c->address);
     if (r->phase == PH_INSPECT) {
         sb_logs_replica_up(r);
-        sb_replica_probe(r);
+        if (r->was_adopted && !strcmp(c->state, "running") && sb_sleep_found(r))
+            warm(r);
+        else
+            sb_replica_probe(r);
     }
 }
 
@@ -404,7 +412,7 @@ static void warm(struct sb_replica *r)
     struct dv_sandbox *s = r->sb;
     struct dv_carry_replica route = {
         .id = r->id, .address = r->address, .concurrency = (uint32_t)r->cmd.spec.scale.concurrency};
-    watch_usage(r);
+    find_cgroup(r);
     int rc = dv_carry_replica_put(s->cfg.carry, &route);
     if (rc) {
         sb_replica_fail(r, DV_REASON_CREATE_FAILED, dv_err_text(rc));
@@ -418,6 +426,7 @@ static void warm(struct sb_replica *r)
     s->counts.ready++;
     r->message[0] = '\0';
     sb_replica_move(r, PH_WARM);
+    sb_sleep_begin(r);
     dv_log(DV_LOG_INFO, "replica ready", DV_LID("replica", r->id), DV_LS("function", r->fn_name),
            DV_LS("address", r->address), DV_LU("ms", (sb_now(s) - r->asked_ns) / DV_MS));
     if (!r->pid) /* nothing waits for this any more */
@@ -464,6 +473,7 @@ void sb_replica_probe(struct sb_replica *r)
                                .on_done = on_probed,
                                .on_waiting = on_waiting,
                                .ctx = r};
+    sb_sleep_end(r);
     sb_replica_move(r, PH_PROBE);
     int rc = sb_probe_start(&cfg, &r->probe);
     if (rc)

@@ -174,6 +174,7 @@ void dv_sandbox_metrics(struct dv_sandbox *s, struct dv_buf *out)
     write_phases(s, out);
     write_usage(s, out);
     write_networks(s, out);
+    sb_sleep_metrics(s, out);
     counter(out, "davit_agent_replicas_started_total", "Replicas asked for.", s->counts.started);
     counter(out, "davit_agent_replicas_adopted_total", "Containers taken over after a restart.",
             s->counts.adopted);

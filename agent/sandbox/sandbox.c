@@ -220,6 +220,8 @@ static void on_event(void *ctx, const struct dv_engine_event *ev)
         r->was_oom = true;
     else if (!strcmp(ev->action, "die"))
         on_die(s, r, ev);
+    else if (!strcmp(ev->action, "kill") || !strncmp(ev->action, "exec_create", 11))
+        sb_sleep_rouse(r); /* somebody wants it to hear a signal, or to run another program */
     else if (!strcmp(ev->action, "destroy") && r->phase >= PH_PROBE && r->phase <= PH_DRAIN)
         sb_replica_fail(r, DV_REASON_EXITED, "its container was removed by somebody else");
 }
@@ -279,7 +281,8 @@ static void measure(struct sb_replica *r)
         r->in_flight = in_flight;
         r->served = served;
     }
-    if (r->cgroup) /* a group that vanishes is about to be told by its container's end */
+    if (r->cgroup &&
+        sb_sleep_is_measured(r)) /* a group that vanishes is about to be told by its container's end */
         (void)dv_cgroup_usage(r->cgroup, &r->usage, NULL);
 }
 

@@ -2,8 +2,8 @@
  * what becomes of those is told back.  One owner, the agent's state loop; every function on its thread;
  * nothing here blocks but short file operations.
  *
- * The replicas outlive the process: dv_sandbox_free leaves them running, and the next dv_sandbox_new on the
- * same state directory takes them over by their label. */
+ * The replicas outlive the process: dv_sandbox_free leaves them running (frozen ones are thawed), and the
+ * next dv_sandbox_new on the same state directory takes them over by their label. */
 #ifndef DV_SANDBOX_H
 #define DV_SANDBOX_H
 
@@ -18,10 +18,12 @@
 
 struct dv_sandbox;
 
+struct dv_freezer;
+
 struct dv_sandbox_cfg {
     struct dv_loop *loop;
     struct dv_engine *engine; /* borrowed; closed by its owner before dv_sandbox_free */
-    struct dv_carry *carry;   /* borrowed; its on_trouble and on_drained come here */
+    struct dv_carry *carry;   /* borrowed; its on_trouble, on_drained and on_wake come here */
     uint64_t node;
     const char *state_dir;  /* replicas/ID.json; must exist */
     const char *run_dir;    /* secrets, gone with a reboot; must exist */
@@ -29,6 +31,7 @@ struct dv_sandbox_cfg {
     const char *network;    /* bridge that replicas join; "davit" */
     int64_t replicas_max;   /* refused beyond: CREATE_FAILED */
     int64_t ready_networks; /* kept beyond those in use; 0: every container gets a network of its own */
+    const struct dv_freezer *freezer; /* NULL: control groups */
     /* Something to report has changed (engine, a replica, log lines).  May be called many times a turn. */
     void (*on_change)(void *ctx);
     /* Lines for a request of dv_sandbox_logs; end: nothing follows.  Borrowed for the call. */
@@ -52,6 +55,7 @@ void dv_sandbox_logs_drop(struct dv_sandbox *s); /* the asker is gone: every req
 void dv_sandbox_on_trouble(struct dv_sandbox *s, uint64_t replica, enum dv_link_reset what);
 void dv_sandbox_on_drained(struct dv_sandbox *s, uint64_t replica);
 void dv_sandbox_on_closed(struct dv_sandbox *s, uint64_t replica);
+void dv_sandbox_on_wake(struct dv_sandbox *s, uint64_t replica, uint64_t held_ns);
 
 /* ---- reports ---- */
 /* Replicas changed since the last call (all of them when full), as an array in arena whose strings are

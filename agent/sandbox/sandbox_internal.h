@@ -6,6 +6,7 @@
  *   holder.c     ready networks that replicas join; whose turn it is at the engine (nets.h)
  *   container.c  what a replica's container is made of
  *   probe.c      is it listening yet
+ *   freeze.c     idle ones are frozen
  *   files.c      what survives the process
  *   logs.c       requests for log lines; last lines of replicas that are gone
  *   report.c     what the orchestrator and Prometheus are told */
@@ -59,6 +60,16 @@ struct sb_lines { /* text lines, oldest first, bounded */
     size_t n;
 };
 
+struct sb_sleep {                                                        /* freeze.c */
+    enum { SLEEP_OFF, SLEEP_AWAKE, SLEEP_FREEZING, SLEEP_FROZEN } state; /* OFF: not ready, or never frozen */
+    struct dv_timer timer;
+    uint64_t began_ns;                 /* of this FREEZING or FROZEN */
+    uint64_t not_before_ns;            /* may be frozen again */
+    uint64_t measured_ns;              /* its usage, while frozen */
+    unsigned n_failures, n_thaw_tries; /* in a row */
+    bool was_found;                    /* frozen by an agent before us */
+};
+
 struct sb_replica {
     struct dv_sandbox *sb;
     struct dv_list node;
@@ -85,6 +96,7 @@ struct sb_replica {
     char fn_name[160];
     struct dv_cgroup *cgroup;
     struct dv_cgroup_usage usage;
+    struct sb_sleep sleep;
     struct sb_image *image;
     struct dv_list in_image, in_queue;
     struct sb_probe *probe;
@@ -110,8 +122,8 @@ struct sb_images {
 
 struct sb_counts { /* for metrics */
     uint64_t started, ready, failed[DV_REASON_N], stopped, adopted, orphans, pulls, pull_failures,
-        engine_losses;
-    struct dv_hist pull, create, start, ready_time, total;
+        engine_losses, freezes, thaws, freeze_failures, thaw_failures;
+    struct dv_hist pull, create, start, ready_time, total, thaw;
 };
 
 struct dv_sandbox {
@@ -134,6 +146,8 @@ struct dv_sandbox {
     bool is_listing, has_events;
     unsigned backoff_ms;
     uint64_t list_began_ns;
+    uint64_t freeze_turn_ns; /* the loop's turn in which n_freeze_turn replicas were frozen */
+    unsigned n_freeze_turn;
     /* logs */
     struct dv_list log_requests;
     struct dv_map tails;       /* fn_uid -> sb_fn_tail */
@@ -213,6 +227,17 @@ struct sb_probe_cfg {
 };
 int sb_probe_start(const struct sb_probe_cfg *cfg, struct sb_probe **out);
 void sb_probe_free(struct sb_probe *p); /* NULL accepted; no callback follows */
+
+/* freeze.c */
+void sb_sleep_begin(struct sb_replica *r); /* it is ready and its group known: may be frozen from now on */
+void sb_sleep_wake(struct sb_replica *r);  /* thaw it, and let its held requests go on */
+void sb_sleep_rouse(struct sb_replica *r); /* the same, and leave it alone for a while */
+void sb_sleep_end(struct sb_replica *r);   /* the same, for good */
+void sb_sleep_free(struct sb_replica *r);  /* the same, when there is no carry any more */
+/* It was adopted: is it frozen, as only ready ones are?  Then it is left so; else it runs. */
+bool sb_sleep_found(struct sb_replica *r);
+bool sb_sleep_is_measured(struct sb_replica *r); /* is its usage worth reading now */
+void sb_sleep_metrics(const struct dv_sandbox *s, struct dv_buf *out);
 
 /* files.c */
 int sb_file_save(struct sb_replica *r, struct dv_err *err);

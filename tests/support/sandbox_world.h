@@ -36,6 +36,7 @@ static struct sandbox_world {
     const char *init_path, *network;
     uint64_t node;
     int64_t replicas_max, ready_networks;
+    const struct dv_freezer *freezer;
     struct sw_seen seen[SW_REPLICAS];
     size_t n_seen;
     char logs[4096]; /* "text\n" */
@@ -61,6 +62,13 @@ static void sw_on_closed(void *ctx, uint64_t replica)
     (void)ctx;
     if (sw.sb)
         dv_sandbox_on_closed(sw.sb, replica);
+}
+
+static void sw_on_wake(void *ctx, uint64_t replica, uint64_t held_ns)
+{
+    (void)ctx;
+    if (sw.sb)
+        dv_sandbox_on_wake(sw.sb, replica, held_ns);
 }
 
 static void sw_on_change(void *ctx)
@@ -144,6 +152,7 @@ __attribute__((unused)) static void sw_open_sandbox(void)
                                  .network = sw.network ? sw.network : "davit",
                                  .replicas_max = sw.replicas_max ? sw.replicas_max : 10,
                                  .ready_networks = sw.ready_networks,
+                                 .freezer = sw.freezer,
                                  .on_change = sw_on_change,
                                  .on_logs = sw_on_logs};
     assert_int_equal(dv_sandbox_new(&cfg, &sw.sb, NULL), DV_OK);
@@ -162,7 +171,8 @@ __attribute__((unused)) static void sw_open(void)
                               .state = sw.mailbox,
                               .on_trouble = sw_on_trouble,
                               .on_drained = sw_on_drained,
-                              .on_closed = sw_on_closed};
+                              .on_closed = sw_on_closed,
+                              .on_wake = sw_on_wake};
     assert_int_equal(dv_carry_start(&cc, &sw.carry, NULL), DV_OK);
 }
 
