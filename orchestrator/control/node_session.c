@@ -61,6 +61,8 @@ static void remember(struct dv_control *c, const struct dv_replica_report *rep, 
     dv_arena_reset(&k->arena);
     if (dv_wire_copy(&dv_type_replica_report, rep, &k->arena, &k->report))
         k->report = (struct dv_replica_report){.id = rep->id, .state = rep->state};
+    if (c->gateway)
+        dv_gateway_replica_frozen(c->gateway, r->fn_uid, r->id, r->state == DV_REPLICA_FROZEN);
     if (r->warm_ns == now_ns && !r->is_adopted)
         observe_start(c, r, rep);
 }

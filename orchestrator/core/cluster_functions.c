@@ -169,6 +169,8 @@ static bool goes_first(const struct dv_cluster_replica *a, const struct dv_clust
         return !a->node->is_connected;
     if (a->in_flight != b->in_flight)
         return a->in_flight < b->in_flight;
+    if ((a->state == DV_REPLICA_FROZEN) != (b->state == DV_REPLICA_FROZEN))
+        return a->state == DV_REPLICA_FROZEN; /* idle for longer */
     if (a->placed_ns != b->placed_ns)
         return a->placed_ns > b->placed_ns;
     return a->id > b->id;

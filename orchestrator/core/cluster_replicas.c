@@ -84,7 +84,7 @@ int dv_cl_move(struct dv_cluster *c, struct dv_cluster_replica *r, enum dv_life_
     r->since_ns = now_ns;
     if (r->fn && dv_life_is_ready(before) != dv_life_is_ready(r->state))
         dv_cl_dirty_routes(c, r->fn, dv_life_is_ready(before));
-    if (r->state == DV_REPLICA_WARM && r->warm_ns == 0)
+    if (dv_life_is_ready(r->state) && r->warm_ns == 0) /* idle ones may be frozen before they are told */
         r->warm_ns = now_ns;
     if (r->state == DV_REPLICA_FAILED || r->state == DV_REPLICA_GONE)
         release(c, r);
@@ -243,13 +243,13 @@ static void apply(struct dv_cluster *c, struct dv_cluster_replica *r, const stru
     } else if (r->state == DV_REPLICA_DRAINING && before != DV_REPLICA_DRAINING) {
         dv_cl_why(r, "its node stops it");
         dv_cl_mark(c, r, DV_MARK_STOP);
-    } else if (r->state == DV_REPLICA_WARM && !dv_life_is_ready(before)) {
+    } else if (dv_life_is_ready(r->state) && !dv_life_is_ready(before)) {
         became_ready(c, r, rep, now_ns);
     } else if (r->state == DV_REPLICA_STARTING && before == DV_REPLICA_COLD) {
         dv_cl_why(r, "starts on its node");
     }
-    if (f && r->state != before)
-        dv_cl_reconcile_soon(c, f, now_ns);
+    if (f && r->state != before && !(dv_life_is_ready(r->state) && dv_life_is_ready(before)))
+        dv_cl_reconcile_soon(c, f, now_ns); /* freezing and thawing change nothing that is wanted */
 }
 
 /* Not in a full report of its node. */

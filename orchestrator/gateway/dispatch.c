@@ -110,25 +110,48 @@ static void retry_by(struct dv_queue *q, uint64_t at_ns)
         q->retry_at_ns = at_ns;
 }
 
+static bool is_frozen(const struct dv_slots *s)
+{
+    return atomic_load_explicit(&s->live->is_frozen, memory_order_relaxed);
+}
+
+static struct dv_slots *entered(struct dv_queue *q, struct dv_slots *s)
+{
+    s->n_inside++;
+    if (q->replicas.next != &s->in_queue) {
+        dv_list_remove(&s->in_queue);
+        dv_list_push_front(&q->replicas, &s->in_queue);
+    }
+    return s;
+}
+
+static struct dv_slots *enter_frozen(struct dv_queue *q, uint64_t now_ns)
+{
+    DV_LIST_FOR_EACH (it, &q->replicas) {
+        struct dv_slots *s = DV_LIST_ENTRY(it, struct dv_slots, in_queue);
+        if (is_frozen(s) && usable(s, now_ns) && dv_live_replica_enter(s->live))
+            return entered(q, s);
+    }
+    return NULL;
+}
+
 static struct dv_slots *enter(struct dv_queue *q, uint64_t now_ns)
 {
     uint64_t soonest = 0;
+    bool has_frozen = false;
     DV_LIST_FOR_EACH (it, &q->replicas) {
         struct dv_slots *s = DV_LIST_ENTRY(it, struct dv_slots, in_queue);
-        if (usable(s, now_ns) && dv_live_replica_enter(s->live)) {
-            s->n_inside++;
-            if (q->replicas.next != it) {
-                dv_list_remove(it);
-                dv_list_push_front(&q->replicas, it);
-            }
-            return s;
-        }
+        if (is_frozen(s))
+            has_frozen = true;
+        else if (usable(s, now_ns) && dv_live_replica_enter(s->live))
+            return entered(q, s);
         if (s->is_wanted && s->suspended_until_ns > now_ns && (!soonest || s->suspended_until_ns < soonest))
             soonest = s->suspended_until_ns;
     }
-    if (soonest)
+    struct dv_slots *frozen = has_frozen ? enter_frozen(q, now_ns) : NULL;
+    if (!frozen && soonest)
         retry_by(q, soonest);
-    return NULL;
+    return frozen;
 }
 
 static uint64_t free_slots(const struct dv_queue *q, uint64_t now_ns)

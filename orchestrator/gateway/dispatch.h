@@ -1,6 +1,7 @@
 /* The dispatcher of one function in one loop: replicas with their free slots, and a bounded FIFO of waiting
  * requests. A request meets a replica only when a slot is free (late binding).  The replica used last is
- * asked first, so that idle ones stay idle and can be frozen or stopped.  Slots are shared between loops
+ * asked first, so that idle ones stay idle and can be frozen or stopped, and one that is frozen only when no
+ * other has a free slot.  Slots are shared between loops
  * (live.h); a loop that leaves a slot and has nobody waiting pokes the loop whose waiter is oldest.  No
  * sockets, no clock: time is an argument. */
 #ifndef DV_DISPATCH_H

@@ -429,6 +429,14 @@ int dv_gateway_replicas_put(struct dv_gateway *g, uint64_t fn_uid, const struct 
     return rc;
 }
 
+void dv_gateway_replica_frozen(struct dv_gateway *g, uint64_t fn_uid, uint64_t replica, bool is_frozen)
+{
+    struct shared_fn *s = dv_idmap_find(&g->fns, fn_uid);
+    struct dv_live_replica *r = s ? replica_find(s, replica) : NULL;
+    if (r)
+        atomic_store_explicit(&r->is_frozen, is_frozen, memory_order_relaxed);
+}
+
 /* ---- nodes ---- */
 
 int dv_gateway_node_put(struct dv_gateway *g, const struct dv_route_node *node)

@@ -84,6 +84,9 @@ struct dv_route_replica {
 int dv_gateway_replicas_put(struct dv_gateway *g, uint64_t fn_uid, const struct dv_route_replica *r,
                             size_t n);
 
+/* It is frozen, or runs again: of two with a free slot the one that runs is asked. */
+void dv_gateway_replica_frozen(struct dv_gateway *g, uint64_t fn_uid, uint64_t replica, bool is_frozen);
+
 struct dv_route_node {
     uint64_t id;
     const char *address;

@@ -64,6 +64,7 @@ struct dv_live_replica {
     _Atomic uint32_t refs;
     _Atomic uint32_t in_flight;
     _Atomic uint32_t concurrency;
+    _Atomic bool is_frozen; /* as last told: a hint */
     uint64_t id, node;
 };
 

@@ -231,6 +231,33 @@ static void a_function_that_says_nothing_of_idle_takes_the_clusters(void **state
     world_free(w);
 }
 
+static void a_replica_first_told_as_frozen_is_ready_and_goes_before_one_that_runs(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    uint64_t f = deploy(w, 2, 2);
+    struct agent *a = &w->agents[0];
+    act(w);
+    assert_int_equal(a->n, 2);
+    for (size_t i = 0; i < a->n; i++) {
+        a->held[i].state = i == 0 ? DV_REPLICA_FROZEN : DV_REPLICA_WARM;
+        report(w, a, &a->held[i], DV_REASON_NONE);
+    }
+    uint64_t frozen = a->held[0].id;
+    assert_int_equal(tally(w, f).ready, 2);
+    const struct dv_cluster_replica *r = dv_cluster_replica_find(w->c, frozen);
+    assert_int_equal(r->state, DV_REPLICA_FROZEN);
+    assert_int_equal(r->warm_ns, w->now);
+    assert_true(dv_cluster_routable(r));
+    w->fns[0].spec.scale.min = 1;
+    w->fns[0].spec.scale.max = 1;
+    assert_int_equal(dv_cluster_fn_put(w->c, &w->fns[0], w->now), DV_OK);
+    pass(w, 6000);
+    assert_int_equal(tally(w, f).ready, 1);
+    assert_null(dv_cluster_replica_find(w->c, frozen));
+    world_free(w);
+}
+
 static void a_number_that_was_set_is_made_at_once_and_taken_back_after_the_window(void **state)
 {
     (void)state;
@@ -318,6 +345,7 @@ int main(void)
         cmocka_unit_test(one_failed_replica_beside_others_does_not_make_the_function_fail),
         cmocka_unit_test(a_removed_function_is_stopped_everywhere_and_late_reports_do_no_harm),
         cmocka_unit_test(a_function_that_says_nothing_of_idle_takes_the_clusters),
+        cmocka_unit_test(a_replica_first_told_as_frozen_is_ready_and_goes_before_one_that_runs),
         cmocka_unit_test(a_number_that_was_set_is_made_at_once_and_taken_back_after_the_window),
         cmocka_unit_test(from_a_pin_to_the_same_number_nothing_is_stopped),
         cmocka_unit_test(a_function_put_to_sleep_wakes_for_a_request),

@@ -169,6 +169,27 @@ static void the_replica_used_last_is_asked_first(void **state)
     teardown(&w);
 }
 
+static void a_frozen_replica_is_asked_when_no_other_has_a_slot(void **state)
+{
+    (void)state;
+    struct world w;
+    struct dv_waiter a, b, c;
+    struct dv_slots *sa, *sb, *sc;
+    setup(&w, 10);
+    replicas(&w, 2, 1);
+    atomic_store(&w.r[0]->is_frozen, true);
+    uint64_t first = admit(&w, 0, &a, &sa);
+    assert_int_equal(first, 101);
+    assert_int_equal(admit(&w, 0, &b, &sb), 100);
+    assert_int_equal(admit(&w, 0, &c, &sc), 0);
+    dv_queue_drop(&w.q[0], &c);
+    dv_queue_leave(&w.q[0], sb, w.now); /* used last, and frozen since */
+    dv_queue_leave(&w.q[0], sa, w.now);
+    assert_int_equal(admit(&w, 0, &a, &sa), 101);
+    dv_queue_leave(&w.q[0], sa, w.now);
+    teardown(&w);
+}
+
 static void a_slot_left_by_one_loop_wakes_the_loop_that_waits(void **state)
 {
     (void)state;
@@ -334,6 +355,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_refuses_and_the_bound_counts_all_loops),
         cmocka_unit_test(a_replica_never_holds_more_than_its_concurrency_over_all_loops),
         cmocka_unit_test(the_replica_used_last_is_asked_first),
+        cmocka_unit_test(a_frozen_replica_is_asked_when_no_other_has_a_slot),
         cmocka_unit_test(a_slot_left_by_one_loop_wakes_the_loop_that_waits),
         cmocka_unit_test(a_newcomer_does_not_overtake_the_older_request_of_another_loop),
         cmocka_unit_test(a_loop_that_cannot_use_its_turn_holds_up_nobody),
