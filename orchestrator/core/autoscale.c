@@ -288,7 +288,7 @@ static void settle(struct dv_scale_state *s, int64_t wanted, enum dv_scale_signa
                    struct dv_scale_decision *out)
 {
     s->current = wanted;
-    out->wanted = wanted;
+    out->wanted = out->needed = wanted;
     out->signal = (uint8_t)by;
 }
 
@@ -387,9 +387,10 @@ static void decide_by_load(struct dv_scale_state *s, const struct dv_scale_polic
     if (n < p->min)
         w = (struct winner){DV_SIG_MINIMUM, p->is_scheduled ? "its minimum by schedule" : "its minimum",
                             false};
-    n = clamp(p, n);
+    int64_t needed = n = clamp(p, n);
     n = clamp(p, steady(s, p, n, s->current, now_ns, &w));
     settle(s, n, w.signal, out);
+    out->needed = needed < n ? needed : n;
     const char *verdict = n == p->max                        ? "at its maximum"
                           : n > seen->ready + seen->starting ? "more needed"
                                                              : "enough";
@@ -472,6 +473,13 @@ void dv_scale_decide(struct dv_scale_state *s, const struct dv_scale_policy *p,
         return;
     }
     decide_by_load(s, &free_policy, seen, now_ns, out);
+}
+
+void dv_scale_keep(struct dv_scale_decision *d, int64_t have)
+{
+    int64_t kept = have > d->needed ? have : d->needed;
+    if (d->wanted > kept)
+        d->wanted = kept;
 }
 
 void dv_scale_bound(struct dv_scale_decision *d, int64_t have, int64_t room)

@@ -102,6 +102,7 @@ struct dv_scale_seen {
 
 struct dv_scale_decision {
     int64_t wanted;
+    int64_t needed;     /* of these; the rest is kept out of patience, and not made when it is not there */
     bool override_over; /* the function was put to sleep and somebody waits: the override is spent */
     uint8_t signal;     /* enum dv_scale_signal: what it rests on */
     char reason[160];   /* for a person */
@@ -128,6 +129,8 @@ double dv_scale_service_s(const struct dv_scale_state *s);
 void dv_scale_own(const struct dv_scale_state *s, const struct dv_scale_policy *p, int64_t out[DV_SIG_N_OWN]);
 /* Replicas that a measure of x replicas' worth means: a tenth of one is not worth another. */
 int64_t dv_scale_replicas_of(double x);
+/* `have` exist or are being made: more than these are wanted only as far as they are needed. */
+void dv_scale_keep(struct dv_scale_decision *d, int64_t have);
 /* Cut a decision to what can be had: `have` exist or are being made, `room` more fit. */
 void dv_scale_bound(struct dv_scale_decision *d, int64_t have, int64_t room);
 

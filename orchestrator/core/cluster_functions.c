@@ -387,6 +387,7 @@ static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct c
         f->spent_override = true;
         dv_cl_dirty(c, f);
     }
+    dv_scale_keep(&f->hot->decision, k->live + k->leaving_ready);
     if (f->hot->decision.wanted == 0 && f->hot->policy.override < 0 && dv_cl_keep_holds(f)) {
         f->hot->decision.wanted = 1;
         (void)dv_copy(f->hot->decision.reason, sizeof(f->hot->decision.reason),

@@ -49,6 +49,30 @@ static void a_burst_scales_to_the_maximum_on_both_nodes_and_back_to_nothing(void
     world_free(w);
 }
 
+static void what_is_kept_for_a_past_burst_is_not_made_again(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    uint64_t f = deploy(w, 0, 12);
+    demand(w, f, 10);
+    pass(w, 500);
+    assert_int_equal(w->starts, 10);
+    serve(w, f, 1);
+    pass(w, 500);
+    assert_int_equal(tally(w, f).ready, 10); /* patience */
+    w->agents[0].n = 0;
+    report_full(w, &w->agents[0]);
+    act(w);
+    serve(w, f, 1);
+    pass(w, 500);
+    assert_int_equal(tally(w, f).ready, 5);
+    assert_int_equal(w->starts, 10);
+    demand(w, f, 8); /* needed: at once */
+    pass(w, 500);
+    assert_true(w->starts > 10);
+    world_free(w);
+}
+
 static void a_minimum_is_kept_and_made_good(void **state)
 {
     (void)state;
@@ -336,6 +360,7 @@ int main(void)
         cmocka_unit_test(nothing_starts_without_need),
         cmocka_unit_test(one_waiting_request_starts_one_replica_at_once_and_idleness_stops_it),
         cmocka_unit_test(a_burst_scales_to_the_maximum_on_both_nodes_and_back_to_nothing),
+        cmocka_unit_test(what_is_kept_for_a_past_burst_is_not_made_again),
         cmocka_unit_test(a_minimum_is_kept_and_made_good),
         cmocka_unit_test(a_full_cluster_gets_what_fits_and_waiting_callers_are_told_when_nothing_does),
         cmocka_unit_test(a_deploy_starts_the_new_before_it_stops_the_old),
