@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that CI runs, from a bare Debian 12 machine as root:   tests/run.sh
-# A part of it, with the dev preset (DAVIT_PRESET):                 tests/run.sh unit contract fault integration e2e bench
+# A part of it, with the dev preset (DAVIT_PRESET):                 tests/run.sh unit contract fault sim integration e2e bench
 #                                                                   tests/run.sh lint build asan valgrind tsan fuzz
 # Last line: "N passed, N failed, N skipped", counting cmocka cases and scripted scenarios, and as one each: a build,
 # a lint check, a program under valgrind, a fuzz target.  Exit code 0 when nothing failed.
@@ -126,10 +126,12 @@ part_build() {
 }
 
 part_label() { # LABEL PRESET
-    [ "$1" = unit ] || [ "$1" = fault ] || engine
+    case $1 in unit | fault | sim) ;; *) engine ;; esac
+    [ "$1" != sim ] || export DAVIT_SIM_SEEDS="${DAVIT_SIM_SEEDS:-1000}" # ctest alone: a few
     local parallel=$JOBS
     case $1 in integration | e2e) parallel=1 ;; esac
     ctests "$1" "$2" -L "^$1\$" -j "$parallel"
+    [ "$1" != sim ] || check sim figures "build/$2/bench/davit-sim" --azure --shapes --fns=100 --minutes=10 --seeds=1 --json
 }
 
 part_asan() {
@@ -218,7 +220,7 @@ part_fuzz() {
 part_all() {
     part_lint
     build ci && {
-        for label in unit contract fault; do part_label "$label" ci; done
+        for label in unit contract fault sim; do part_label "$label" ci; done
         part_valgrind ci
     }
     build ci-clang
@@ -260,7 +262,7 @@ main() {
     local part preset=${DAVIT_PRESET:-dev}
     for part in "$@"; do
         case $part in
-        all | lint | build | unit | contract | fault | integration | e2e | bench | asan | valgrind | tsan | fuzz) ;;
+        all | lint | build | unit | contract | fault | sim | integration | e2e | bench | asan | valgrind | tsan | fuzz) ;;
         *)
             sed -n '2,7s/^# //p' tests/run.sh >&2
             exit 2
@@ -269,7 +271,7 @@ main() {
     done
     prepare && for part in "${@:-all}"; do
         case $part in
-        unit | contract | fault | integration | e2e) build "$preset" && part_label "$part" "$preset" ;;
+        unit | contract | fault | sim | integration | e2e) build "$preset" && part_label "$part" "$preset" ;;
         valgrind | bench) build "$preset" && "part_$part" "$preset" ;;
         *) "part_$part" ;;
         esac
