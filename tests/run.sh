@@ -193,16 +193,16 @@ fuzz_one() { # PROGRAM
     local name corpus
     name=$(basename "$1")
     corpus=build/fuzz/corpus/$name
-    mkdir -p "$corpus" build/fuzz/artifacts "tests/fuzz/corpus/${name#fuzz_}"
+    mkdir -p "$corpus" build/fuzz/artifacts "tests/fuzz/corpus/$name"
     if "$1" -max_total_time="${DAVIT_FUZZ_SECONDS:-60}" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-        -artifact_prefix="build/fuzz/artifacts/$name-" "$corpus" "tests/fuzz/corpus/${name#fuzz_}" \
+        -artifact_prefix="build/fuzz/artifacts/$name-" "$corpus" "tests/fuzz/corpus/$name" \
         >"$LOGS/$name.log" 2>&1 </dev/null; then
         record pass fuzz "$name" ""
     else
         record fail fuzz "$name" "$(grep -m1 -E 'ERROR|SUMMARY|runtime error' "$LOGS/$name.log"), see $LOGS/$name.log"
         tail -n 30 "$LOGS/$name.log"
     fi
-    rmdir "tests/fuzz/corpus/${name#fuzz_}" tests/fuzz/corpus 2>/dev/null
+    rmdir "tests/fuzz/corpus/$name" tests/fuzz/corpus 2>/dev/null
 }
 
 part_fuzz() {
