@@ -180,8 +180,9 @@ void dv_control_set_backlog(struct dv_control *c,
 static void on_tick(struct dv_timer *t)
 {
     struct dv_control *c = DV_CONTAINER_OF(t, struct dv_control, tick);
-    dv_cluster_each_active(c->cluster, sample, c);
-    dv_cluster_tick(c->cluster, ctl_now(c));
+    uint64_t now = ctl_now(c);
+    dv_cluster_each_due(c->cluster, now, sample, c);
+    dv_cluster_tick(c->cluster, now);
     ctl_pump(c);
 }
 

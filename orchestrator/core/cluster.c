@@ -25,7 +25,8 @@ enum {
     EVENTS_MAX = 4096,
     MANY = 64 /* replicas of one function that are not all counted anew for what happens to one of them */
 };
-#define PAUSE_NS 5000ull /* for each of many replicas */
+#define PAUSE_NS 5000ull                /* for each of many replicas */
+#define CALM_NS  (SECOND - SECOND / 20) /* between decisions about functions that are not busy */
 
 #define SECOND 1000000000ull
 
@@ -52,6 +53,7 @@ int dv_cluster_new(const struct dv_cluster_cfg *cfg, uint64_t now_ns, struct dv_
     dv_haves_init(&c->images, dv_rng_u64(&c->rng));
     dv_sched_index_init(&c->index, cfg->spread);
     dv_list_init(&c->active);
+    dv_list_init(&c->busy);
     dv_list_init(&c->lacking);
     dv_list_init(&c->due);
     dv_list_init(&c->dirty);
@@ -299,34 +301,39 @@ void dv_cl_learn(struct dv_cluster *c, uint64_t now_ns)
     }
 }
 
+void dv_cl_active(struct dv_cluster *c, struct dv_cluster_fn *f, bool is_busy)
+{
+    dv_list_remove(&f->active);
+    dv_list_push_back(&c->active, &f->active);
+    if (!is_busy)
+        dv_list_remove(&f->busy);
+    else if (dv_list_empty(&f->busy))
+        dv_list_push_back(&c->busy, &f->busy);
+}
+
+static bool is_due(const struct dv_list *active, uint64_t now_ns)
+{
+    return now_ns - DV_LIST_ENTRY(active, struct dv_cluster_fn, active)->reconciled_ns >= CALM_NS;
+}
+
 void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns)
 {
     dv_cl_begin(c, now_ns);
     dv_cl_learn(c, now_ns);
     dv_cl_nodes_tick(c, now_ns);
     dv_cl_keep_tick(c, now_ns);
-    DV_LIST_FOR_EACH_SAFE (it, &c->active)
-        dv_cl_reconcile(c, DV_LIST_ENTRY(it, struct dv_cluster_fn, active), now_ns);
+    DV_LIST_FOR_EACH_SAFE (it, &c->busy)
+        dv_cl_reconcile(c, DV_LIST_ENTRY(it, struct dv_cluster_fn, busy), now_ns);
+    while (!dv_list_empty(&c->active) &&
+           is_due(c->active.next, now_ns)) /* it is the last afterwards, or gone */
+        dv_cl_reconcile(c, DV_LIST_ENTRY(c->active.next, struct dv_cluster_fn, active), now_ns);
     dv_cl_pools_settle(c);
-}
-
-static bool is_hasty(const struct dv_cluster_fn *f)
-{
-    if (f->hot && f->hot->scale.last.waiting + f->hot->scale.last.in_flight > 0)
-        return true;
-    DV_LIST_FOR_EACH (it, &f->replicas) {
-        enum dv_replica_state s = REPLICA_OF_FN(it)->state;
-        if (s == DV_REPLICA_COLD || s == DV_REPLICA_STARTING)
-            return true;
-    }
-    return false;
 }
 
 uint64_t dv_cluster_next_tick(const struct dv_cluster *c, uint64_t now_ns)
 {
-    DV_LIST_FOR_EACH (it, &c->active)
-        if (is_hasty(DV_LIST_ENTRY(it, struct dv_cluster_fn, active)))
-            return now_ns + SECOND / 10;
+    if (!dv_list_empty(&c->busy))
+        return now_ns + SECOND / 10;
     if (dv_cl_pools_unsettled(c))
         return now_ns + SECOND / 10;
     if (!c->is_learned)
@@ -358,6 +365,19 @@ void dv_cluster_each_active(struct dv_cluster *c, void (*fn)(void *ctx, const st
 {
     DV_LIST_FOR_EACH_SAFE (it, &c->active)
         fn(ctx, DV_LIST_ENTRY(it, struct dv_cluster_fn, active));
+}
+
+void dv_cluster_each_due(struct dv_cluster *c, uint64_t now_ns,
+                         void (*fn)(void *ctx, const struct dv_cluster_fn *f), void *ctx)
+{
+    struct dv_list *it = c->active.next;
+    for (; it != &c->active && is_due(it, now_ns); it = it->next)
+        fn(ctx, DV_LIST_ENTRY(it, struct dv_cluster_fn, active));
+    DV_LIST_FOR_EACH_SAFE (jt, &c->busy) {
+        const struct dv_cluster_fn *f = DV_LIST_ENTRY(jt, struct dv_cluster_fn, busy);
+        if (!is_due(&f->active, now_ns))
+            fn(ctx, f);
+    }
 }
 
 void dv_cluster_each_replica(struct dv_cluster *c, void (*fn)(void *ctx, const struct dv_cluster_replica *r),

@@ -68,7 +68,7 @@ struct dv_cluster_fn {
     uint32_t own_start_us;        /* from its program's start to its first answer; 0: not known */
     uint32_t n_replicas;          /* in the list */
     uint64_t reconciled_ns;
-    struct dv_list active, dirty, lacking, due;
+    struct dv_list active, busy, dirty, lacking, due;
     uint64_t routed_ns; /* routes were told last */
     bool routes_dirty, routes_urgent, failing_dirty, spent_override;
 };
@@ -175,7 +175,8 @@ void dv_cluster_backlog(struct dv_cluster *c, uint64_t fn_uid, const struct dv_b
 /* The minimum by the clock is this from now on; 0: no window is open. */
 void dv_cluster_schedule(struct dv_cluster *c, uint64_t fn_uid, int64_t min, uint64_t now_ns);
 void dv_cluster_replica_busy(struct dv_cluster *c, uint64_t replica, int64_t in_flight);
-/* Time passed: decide for every active function, give up silent nodes. */
+/* Time passed: decide for functions in use, and once a second for those that only have something (a replica,
+ * a failure); give up silent nodes. */
 void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns);
 /* When the next tick is due; UINT64_MAX: nothing goes on. */
 uint64_t dv_cluster_next_tick(const struct dv_cluster *c, uint64_t now_ns);
@@ -190,6 +191,9 @@ const struct dv_cluster_node *dv_cluster_node_find(const struct dv_cluster *c, u
 const struct dv_cluster_replica *dv_cluster_replica_find(const struct dv_cluster *c, uint64_t id);
 void dv_cluster_each_active(struct dv_cluster *c, void (*fn)(void *ctx, const struct dv_cluster_fn *f),
                             void *ctx);
+/* Those of them that the next tick will decide about: what it should know of their load is told before. */
+void dv_cluster_each_due(struct dv_cluster *c, uint64_t now_ns,
+                         void (*fn)(void *ctx, const struct dv_cluster_fn *f), void *ctx);
 void dv_cluster_each_replica(struct dv_cluster *c, void (*fn)(void *ctx, const struct dv_cluster_replica *r),
                              void *ctx);
 bool dv_cluster_routable(const struct dv_cluster_replica *r); /* may take requests now */

@@ -401,6 +401,21 @@ static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct c
                     f->hot->decision.reason);
 }
 
+static bool is_busy(const struct dv_cluster_fn *f)
+{
+    return f->hot && f->hot->scale.last.waiting + f->hot->scale.last.in_flight > 0;
+}
+
+static bool has_starting(const struct dv_cluster_fn *f)
+{
+    DV_LIST_FOR_EACH (it, &f->replicas) {
+        enum dv_replica_state s = REPLICA_OF_FN(it)->state;
+        if (s == DV_REPLICA_COLD || s == DV_REPLICA_STARTING)
+            return true;
+    }
+    return false;
+}
+
 static void set_active(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
 {
     bool is_active = !dv_list_empty(&f->replicas) || f->hot->decision.wanted > 0 ||
@@ -408,10 +423,11 @@ static void set_active(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t n
                      dv_crashloop_blocks(&f->crash, now_ns);
     if (!is_active) {
         dv_list_remove(&f->active);
+        dv_list_remove(&f->busy);
         dv_cl_keep_rest(c, f, now_ns);
         cool(f);
-    } else if (dv_list_empty(&f->active)) {
-        dv_list_push_back(&c->active, &f->active);
+    } else {
+        dv_cl_active(c, f, is_busy(f) || has_starting(f));
     }
     bool is_lacking = f->unplaced_since_ns || dv_cluster_fn_waiting(f) > 0;
     if (!is_lacking)
@@ -443,12 +459,11 @@ void dv_cl_reconcile_due(struct dv_cluster *c, uint64_t now_ns)
 
 void dv_cl_reconcile(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)
 {
-    if (dv_cl_heat(c, f)) { /* the next tick tries again */
-        if (dv_list_empty(&f->active))
-            dv_list_push_back(&c->active, &f->active);
+    f->reconciled_ns = now_ns;
+    if (dv_cl_heat(c, f)) {
+        dv_cl_active(c, f, true); /* the next tick tries again */
         return;
     }
-    f->reconciled_ns = now_ns;
     prune_tombstones(c, f, now_ns);
     struct census k = take_census(c, f, now_ns);
     decide(c, f, &k, now_ns);
@@ -483,6 +498,7 @@ static int fn_new(struct dv_cluster *c, const struct dv_function *def, struct dv
     f->failing = f->trouble = "";
     dv_list_init(&f->replicas);
     dv_list_init(&f->active);
+    dv_list_init(&f->busy);
     dv_list_init(&f->dirty);
     dv_list_init(&f->lacking);
     dv_list_init(&f->due);
@@ -578,16 +594,12 @@ void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns)
             dv_cl_stop(c, r, "its function was deleted", now_ns);
     }
     dv_list_remove(&f->active);
+    dv_list_remove(&f->busy);
     dv_list_remove(&f->dirty);
     dv_list_remove(&f->lacking);
     dv_list_remove(&f->due);
     dv_cl_keep_forget(c, f);
     dv_cl_fn_free(f);
-}
-
-static bool is_busy(const struct dv_cluster_fn *f)
-{
-    return f->hot && f->hot->scale.last.waiting + f->hot->scale.last.in_flight > 0;
 }
 
 void dv_cluster_demand(struct dv_cluster *c, uint64_t fn_uid, uint64_t now_ns)
@@ -614,4 +626,6 @@ void dv_cluster_load(struct dv_cluster *c, uint64_t fn_uid, const struct dv_scal
     bool is_at_rest = f && !f->hot && s->waiting == 0;
     if (f && !is_at_rest && dv_cl_heat(c, f) == DV_OK)
         dv_scale_observe(&f->hot->scale, &f->hot->policy, s, now_ns);
+    if (f && is_busy(f) && !dv_list_empty(&f->active) && dv_list_empty(&f->busy))
+        dv_list_push_back(&c->busy, &f->busy);
 }

@@ -38,7 +38,8 @@ struct dv_cluster {
     struct dv_sched_index index; /* over the views */
     struct dv_haves images;      /* by the node's index */
     struct dv_haves primed;      /* likewise: kinds of primed sandboxes that are ready, by cl_kind's name */
-    struct dv_list active;       /* functions with something going on */
+    struct dv_list active;       /* functions with something going on, the longest undecided first */
+    struct dv_list busy;         /* of those: somebody waits or is inside, or a replica starts */
     struct dv_list lacking;      /* those for which somebody waits, or a replica has no place */
     struct dv_list due;          /* to be reconciled within this input */
     struct dv_list dirty;        /* functions with marks */
@@ -86,6 +87,8 @@ void dv_cl_event(struct dv_cluster *c, const struct dv_cluster_fn *f, const stru
 void dv_cl_mark(struct dv_cluster *c, struct dv_cluster_replica *r, enum dv_cluster_mark mark);
 /* Who may take requests changed.  is_urgent: one may no longer. */
 void dv_cl_dirty_routes(struct dv_cluster *c, struct dv_cluster_fn *f, bool is_urgent);
+/* It is active, decided about just now; in the busy list or not. */
+void dv_cl_active(struct dv_cluster *c, struct dv_cluster_fn *f, bool is_busy);
 /* An input begins. */
 void dv_cl_begin(struct dv_cluster *c, uint64_t now_ns);
 /* What counts every replica of this one is not repeated before so long. */

@@ -72,6 +72,57 @@ static void a_function_put_to_sleep_says_so_at_rest(void **state)
     world_free(w);
 }
 
+static void a_tick_decides_about_what_is_in_use_and_once_a_second_about_what_is_merely_there(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    uint64_t used = deploy(w, 1, 5), idle = deploy(w, 1, 5);
+    pass(w, 2000);
+    demand(w, used, 1);
+    serve(w, used, 1);
+    int used_ticks = 0, idle_ticks = 0;
+    for (int i = 0; i < 60; i++) {
+        uint64_t before_used = fn(w, used)->reconciled_ns, before_idle = fn(w, idle)->reconciled_ns;
+        pass(w, 50);
+        used_ticks += fn(w, used)->reconciled_ns != before_used;
+        idle_ticks += fn(w, idle)->reconciled_ns != before_idle;
+    }
+    assert_int_equal(used_ticks, 60);
+    assert_in_range(idle_ticks, 3, 4);
+    assert_int_equal(dv_cluster_next_tick(w->c, w->now), w->now + S / 10);
+    serve(w, used, 0);
+    pass(w, 2000);
+    assert_int_equal(dv_cluster_next_tick(w->c, w->now), w->now + S);
+    world_free(w);
+}
+
+static void count(void *ctx, const struct dv_cluster_fn *f)
+{
+    ((int *)ctx)[f->uid - 100]++;
+}
+
+static void load_is_asked_for_of_those_alone_that_the_tick_decides_about(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    uint64_t used = deploy(w, 1, 5);
+    deploy(w, 1, 5);
+    deploy(w, 0, 5); /* at rest */
+    pass(w, 2000);
+    demand(w, used, 1);
+    serve(w, used, 1);
+    pass(w, 1000);
+    int asked[3] = {0};
+    for (int i = 0; i < 20; i++) {
+        dv_cluster_each_due(w->c, w->now + 50 * MS, count, asked);
+        pass(w, 50);
+    }
+    assert_int_equal(asked[0], 20);
+    assert_in_range(asked[1], 1, 2);
+    assert_int_equal(asked[2], 0);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -79,6 +130,8 @@ int main(void)
         cmocka_unit_test(load_that_says_nobody_waits_does_not_wake_a_function),
         cmocka_unit_test(why_it_failed_outlives_what_it_worked_with),
         cmocka_unit_test(a_function_put_to_sleep_says_so_at_rest),
+        cmocka_unit_test(a_tick_decides_about_what_is_in_use_and_once_a_second_about_what_is_merely_there),
+        cmocka_unit_test(load_is_asked_for_of_those_alone_that_the_tick_decides_about),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
