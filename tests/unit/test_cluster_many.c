@@ -151,6 +151,7 @@ static void one_of_many_that_ends_is_replaced_by_the_next_tick(void **state)
     begin_ready(&s);
     s.n_held--; /* room to hold another */
     report(&s, s.n_held, DV_REPLICA_GONE);
+    s.load.waiting = 1;
     tick(&s);
     assert_int_equal(s.n_held, N);
     assert_int_equal(tally(&s).starting, 1);
