@@ -139,6 +139,12 @@ static void a_memory_limit_set_is_the_limit_read_back(void **state)
 {
     struct fixture *own = need(state);
     struct dv_cgroup_usage u;
+    int64_t limit;
+    if (dv_cgroup_version() == DV_CGROUP_V2 &&
+        dv_cg_read_i64(dv_cgroup_path(own->group, "memory"), "memory.max", &limit) == DV_NOT_FOUND) {
+        print_message("[ SKIPPING ] cgroup v2 without its memory controller (another hierarchy has it)\n");
+        skip();
+    }
     assert_int_equal(dv_cgroup_set_limits(own->group, 64 << 20, 0, 0, NULL), DV_OK);
     assert_int_equal(dv_cgroup_usage(own->group, &u, NULL), DV_OK);
     assert_int_equal(u.memory_limit_bytes, 64 << 20);
