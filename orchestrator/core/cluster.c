@@ -1,10 +1,11 @@
-/* The cluster state machine: its insides in six files.
+/* The cluster state machine: its insides in seven files.
  *
  *   cluster.c            making, ending, marks and actions, ticking, reading
  *   cluster_functions.c  functions: how many replicas, which to start, which to stop
  *   cluster_nodes.c      nodes: up, down, lost, and what they offer
  *   cluster_replicas.c   replicas: moves, reports, adoption
  *   cluster_keep.c       what functions keep while idle, and what is made ready ahead
+ *   cluster_evict.c      what goes when a node is short of memory
  *   cluster_pools.c      pools of primed sandboxes: who wants them, where they are
  *
  * What must hold after every input:

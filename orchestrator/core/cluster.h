@@ -47,6 +47,7 @@ struct dv_cluster_hot {
     struct dv_scale_state scale;
     struct dv_scale_decision decision;
     struct dv_backlog backlog;
+    bool is_evicted; /* its idle time is over, since a node is short of memory; until it is used */
 };
 
 struct dv_cluster_fn {

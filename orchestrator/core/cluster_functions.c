@@ -381,7 +381,14 @@ static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct c
     struct cl_asks asks;
     dv_cl_asks(c, f, now_ns, &asks);
     struct dv_scale_seen seen = {k->ready + k->leaving_ready, k->starting, asks.v, asks.n};
-    dv_scale_decide(&f->hot->scale, &f->hot->policy, &seen, now_ns, &f->hot->decision);
+    struct dv_scale_policy policy = f->hot->policy;
+    if (f->hot->is_evicted)
+        policy.idle_ns = 0;
+    dv_scale_decide(&f->hot->scale, &policy, &seen, now_ns, &f->hot->decision);
+    f->hot->is_evicted &= f->hot->decision.wanted == 0; /* otherwise somebody needs it after all */
+    if (f->hot->is_evicted)
+        (void)dv_copy(f->hot->decision.reason, sizeof(f->hot->decision.reason),
+                      "a node is short of memory, and this is idle");
     if (f->hot->decision.override_over && f->hot->policy.override == 0) {
         f->hot->policy.override = -1;
         f->spent_override = true;
@@ -394,7 +401,7 @@ static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct c
                       "ready ahead of its next request");
     }
     f->asked = f->hot->decision.wanted;
-    if (f->asked == 0 && before > 0)
+    if (f->asked == 0 && before > 0 && !f->hot->is_evicted)
         dv_cl_keep_explain(f, f->hot->decision.reason, sizeof(f->hot->decision.reason));
     if (f->asked != before)
         dv_cl_event(c, f, NULL, NULL, "scaled", "%lld to %lld: %s", (long long)before, (long long)f->asked,

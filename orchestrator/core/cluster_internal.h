@@ -147,11 +147,16 @@ void dv_cl_keep_used(struct dv_cluster *c, struct dv_cluster_fn *f, bool was_idl
 void dv_cl_keep_changed(struct dv_cluster *c, struct dv_cluster_fn *f);               /* its definition did */
 void dv_cl_keep_rest(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns); /* it came to rest */
 bool dv_cl_keep_holds(const struct dv_cluster_fn *f); /* a replica for the request that is expected */
+void dv_cl_keep_give_up(struct dv_cluster *c, struct dv_cluster_fn *f); /* no longer */
 void dv_cl_keep_policy(const struct dv_cluster_fn *f, struct dv_scale_policy *p);
 void dv_cl_keep_explain(const struct dv_cluster_fn *f, char *reason, size_t cap); /* appended */
 void dv_cl_keep_own_start(struct dv_cluster_fn *f, int64_t ready_us);
 void dv_cl_keep_forget(struct dv_cluster *c, struct dv_cluster_fn *f);
 void dv_cl_keep_tick(struct dv_cluster *c, uint64_t now_ns);
+
+/* cluster_evict.c */
+/* The node said how much memory it has available. */
+void dv_cl_evict(struct dv_cluster *c, struct dv_cluster_node *n, int64_t available_bytes, uint64_t now_ns);
 
 /* cluster_pools.c */
 void dv_cl_pools_init(struct dv_cluster *c);

@@ -76,6 +76,8 @@ void dv_cl_keep_used(struct dv_cluster *c, struct dv_cluster_fn *f, bool was_idl
     f->used_ns = at_ns;
     if (f->keep && f->keep->phase != DV_KEEP_IN_USE)
         stand_down(c, f, DV_KEEP_IN_USE);
+    if (f->hot)
+        f->hot->is_evicted = false;
     if (was_idle && before)
         learn_gap(c, f, at_ns - before);
 }
@@ -93,6 +95,10 @@ void dv_cl_keep_rest(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now
     struct dv_cluster_keep *k = f->keep;
     if (!k || k->phase != DV_KEEP_IN_USE || k->plan.ahead == DV_KEEP_NOTHING || f->used_ns == 0)
         return;
+    if (f->hot && f->hot->is_evicted && k->plan.ahead == DV_KEEP_REPLICA) {
+        k->phase = DV_KEEP_OVER; /* there is no memory for it */
+        return;
+    }
     uint64_t from = f->used_ns + k->plan.from_ns, until = f->used_ns + k->plan.until_ns;
     if (now_ns < until && dv_due_set(&c->dues, &k->due, from > now_ns ? from : now_ns) == DV_OK)
         k->phase = DV_KEEP_WAITS;
@@ -101,6 +107,12 @@ void dv_cl_keep_rest(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now
 bool dv_cl_keep_holds(const struct dv_cluster_fn *f)
 {
     return f->keep && f->keep->phase == DV_KEEP_READY && f->keep->plan.ahead == DV_KEEP_REPLICA;
+}
+
+void dv_cl_keep_give_up(struct dv_cluster *c, struct dv_cluster_fn *f)
+{
+    if (dv_cl_keep_holds(f))
+        stand_down(c, f, DV_KEEP_OVER);
 }
 
 /* Short of memory: nothing is made ready this time. */

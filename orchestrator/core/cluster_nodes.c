@@ -271,6 +271,7 @@ int dv_cluster_node_report(struct dv_cluster *c, uint64_t id, const struct dv_no
         dv_sched_index_relabel(&c->index, c->views, n->index);
     if (was_ready != is_ready(c, n) || had_engine != n->engine_ok)
         dv_cl_reconcile_node(c, n, now_ns);
+    dv_cl_evict(c, n, r->memory_available_bytes, now_ns);
     return DV_OK;
 }
 

@@ -31,6 +31,8 @@ struct agent {
     size_t n;
     uint64_t start_ms;                 /* from the command to warm */
     enum dv_reason breaks;             /* every start ends like this */
+    int64_t available_bytes;           /* 0: it does not say */
+    int64_t replica_bytes;             /* what each replica says that it holds */
     bool is_deaf;                      /* commands are lost */
     struct dv_pool pools[AGENT_POOLS]; /* that it was told to keep; it has them at its next node report */
     size_t n_pools;
@@ -97,7 +99,8 @@ static inline void report_full(struct world *w, struct agent *a)
         r[i] = (struct dv_replica_report){.id = a->held[i].id,
                                           .fn_uid = a->held[i].fn_uid,
                                           .generation = a->held[i].generation,
-                                          .state = a->held[i].state};
+                                          .state = a->held[i].state,
+                                          .memory_bytes = a->replica_bytes};
     assert_int_equal(dv_cluster_reports(w->c, a->id, r, a->n, true, w->now), DV_OK);
 }
 
@@ -107,6 +110,7 @@ static inline void report_node(struct world *w, struct agent *a, bool engine_ok)
                                .engine_ok = engine_ok,
                                .cpus = 2,
                                .memory_bytes = 1024 * MI,
+                               .memory_available_bytes = a->available_bytes,
                                .replicas_max = AGENT_REPLICAS,
                                .pools = a->pools,
                                .n_pools = a->n_pools};
