@@ -7,8 +7,10 @@
  *
  * One state loop holds sandbox and session; the carry has loops of its own.  The agent joins with a token,
  * then waits for the orchestrator to connect; without a control link for three seconds it joins again, since
- * its address may have changed or the orchestrator may have lost its state.  When it stops, its replicas keep
- * running, and the next start takes them over. */
+ * its address may have changed or the orchestrator may have lost its state.
+ *
+ * SIGTERM: nothing new comes in, what is inside ends (--drain-timeout), then the program does; a second
+ * signal ends it at once.  Its replicas keep running, and the next start takes them over. */
 #include "agent/carry/carry.h"
 #include "agent/cgroup/cgroup.h"
 #include "agent/engine/engine.h"
@@ -26,7 +28,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { REJOIN_MS = 3000, LEAVE_MS = 15000, TICK_MS = 250, STOP_MS = 300 };
+enum { REJOIN_MS = 3000, LEAVE_MS = 15000, TICK_MS = 250, DRAIN_TELL_MS = 1000 };
 
 struct agent {
     struct dv_agent_settings set;
@@ -40,7 +42,8 @@ struct agent {
     struct dv_join_client *join;
     struct dv_httpd *metrics;
     struct dv_identity id;
-    struct dv_timer tick, stop_timer;
+    struct dv_timer tick, drain_timer;
+    uint64_t drain_by_ns;
     uint64_t leave_by_ns; /* another identity was given: what runs under the old one ends by then */
     bool is_stopping, want_restart;
     int exit_code;
@@ -219,27 +222,62 @@ static void on_request(void *ctx, struct dv_http_req *r)
 
 /* ---- stopping ---- */
 
-static void on_stop_timer(struct dv_timer *t)
+static bool has_drained(const struct agent *a)
 {
-    quit(DV_CONTAINER_OF(t, struct agent, stop_timer), 0);
+    return !dv_carry_n_links(a->carry) && dv_session_is_quiet(a->session);
 }
 
-/* Gateways are told to send nothing new; what is inside gets a moment, then the links close.  Replicas stay.
- */
+static void on_left(void *ctx)
+{
+    struct agent *a = ctx;
+    if (has_drained(a))
+        quit(a, 0);
+}
+
+/* Now and then: says what is waited for, ends the wait when its time is over.  (A link that failed in its
+ * handshake is noticed here, too.) */
+static void on_drain_timer(struct dv_timer *t)
+{
+    struct agent *a = DV_CONTAINER_OF(t, struct agent, drain_timer);
+    uint64_t now = dv_loop_now(a->loop), inside = dv_carry_n_inside(a->carry),
+             next = now + DRAIN_TELL_MS * DV_MS;
+    if (has_drained(a)) {
+        quit(a, 0);
+        return;
+    }
+    if (now >= a->drain_by_ns) {
+        dv_log(DV_LOG_WARN, "the time to drain is over: requests inside are cut off",
+               DV_LU("requests", inside));
+        quit(a, 0);
+        return;
+    }
+    dv_log(DV_LOG_INFO, "draining: waits for requests inside", DV_LU("requests", inside),
+           DV_LU("links", dv_carry_n_links(a->carry)), DV_LU("left_ms", (a->drain_by_ns - now) / DV_MS));
+    (void)dv_timer_set(a->loop, t,
+                       next < a->drain_by_ns ? next : a->drain_by_ns); /* its place in the heap is there */
+}
+
+/* Gateways are told to send nothing new, and say when nothing is on its way any more; whatever is inside ends
+ * in its own time.  Replicas stay. */
 static void on_signal(void *ctx, int signo)
 {
     struct agent *a = ctx;
+    uint64_t now = dv_clock_now_ns(&dv_clock_system);
     if (a->is_stopping) {
+        dv_log(DV_LOG_WARN, "a second signal: requests inside are cut off",
+               DV_LU("requests", dv_carry_n_inside(a->carry)));
         quit(a, 0);
         return;
     }
     a->is_stopping = true;
-    dv_log(DV_LOG_INFO, "stopping; replicas keep running", DV_LI("signal", signo));
+    a->drain_by_ns = now + (uint64_t)a->set.drain_ms * DV_MS;
+    dv_log(DV_LOG_INFO, "draining; replicas keep running", DV_LS("signal", signo == SIGTERM ? "TERM" : "INT"),
+           DV_LU("requests", dv_carry_n_inside(a->carry)), DV_LI("timeout_ms", a->set.drain_ms));
     dv_join_stop(a->join);
     dv_timer_cancel(a->loop, &a->tick);
-    dv_carry_goaway(a->carry);
     dv_session_goaway(a->session);
-    if (dv_timer_set(a->loop, &a->stop_timer, dv_loop_now(a->loop) + (uint64_t)STOP_MS * DV_MS))
+    dv_carry_goaway(a->carry);
+    if (!a->set.drain_ms || dv_timer_set(a->loop, &a->drain_timer, now + DRAIN_TELL_MS * DV_MS))
         quit(a, 0);
 }
 
@@ -278,6 +316,7 @@ static int open_parts(struct agent *a, struct dv_err *err)
                               .on_drained = on_drained,
                               .on_closed = on_closed,
                               .on_wake = on_wake,
+                              .on_left = on_left,
                               .ctx = a};
     struct dv_join_cfg jc = {.loop = a->loop,
                              .orchestrator = a->set.orchestrator,
@@ -314,7 +353,7 @@ static int start(struct agent *a, struct dv_err *err)
     if (rc)
         return rc;
     a->tick.fn = on_tick;
-    a->stop_timer.fn = on_stop_timer;
+    a->drain_timer.fn = on_drain_timer;
     dv_log(DV_LOG_INFO, "davit-agent", DV_LS("version", DAVIT_VERSION), DV_LS("name", a->set.name),
            DV_LS("listen", a->set.listen), DV_LS("advertise", a->set.advertise),
            DV_LS("engine", a->set.docker), DV_LS("state_dir", a->set.state_dir));
@@ -333,7 +372,7 @@ static void finish(struct agent *a)
     dv_sandbox_free(a->sandbox);
     if (a->loop) {
         dv_timer_cancel(a->loop, &a->tick);
-        dv_timer_cancel(a->loop, &a->stop_timer);
+        dv_timer_cancel(a->loop, &a->drain_timer);
     }
     if (a->mailbox)
         dv_mailbox_free(a->mailbox);
@@ -352,6 +391,8 @@ static int run(const struct dv_agent_settings *set, bool *again)
     } else if (dv_loop_run(a.loop)) {
         dv_log(DV_LOG_ERROR, "the event loop failed");
         a.exit_code = 1;
+    } else if (a.is_stopping) {
+        dv_log(DV_LOG_INFO, "ended; replicas keep running");
     }
     *again = a.want_restart;
     finish(&a);

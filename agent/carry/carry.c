@@ -97,6 +97,30 @@ void carry_tell_trouble(struct carry_live *live, enum dv_link_reset what)
     dv_mailbox_post(live->carry->cfg.state, &live->trouble_msg);
 }
 
+static void on_left(struct dv_msg *m)
+{
+    struct dv_carry *c = DV_CONTAINER_OF(m, struct dv_carry, left_msg);
+    atomic_store(&c->is_left_pending, false);
+    if (!c->is_closed && !atomic_load(&c->n_links) && c->cfg.on_left)
+        c->cfg.on_left(c->cfg.ctx);
+    carry_unref(c);
+}
+
+void carry_tell_if_left(struct dv_carry *c)
+{
+    if (!atomic_load(&c->is_leaving) || atomic_load(&c->n_links) ||
+        atomic_exchange(&c->is_left_pending, true))
+        return;
+    atomic_fetch_add(&c->refs, 1);
+    dv_mailbox_post(c->cfg.state, &c->left_msg);
+}
+
+void carry_link_gone(struct dv_carry *c)
+{
+    atomic_fetch_sub(&c->n_links, 1);
+    carry_tell_if_left(c);
+}
+
 static int live_new(struct dv_carry *c, const struct dv_carry_replica *r, struct carry_live **out)
 {
     struct carry_live *live = dv_zalloc(sizeof(*live) + (size_t)c->n_loops * sizeof(live->news[0]));
@@ -134,6 +158,7 @@ int dv_carry_start(const struct dv_carry_cfg *cfg, struct dv_carry **out, struct
         return dv_err_set(err, DV_E_NOMEM, "carry");
     c->cfg = *cfg;
     c->refs = 1;
+    c->left_msg.fn = on_left;
     int n = cfg->n_loops > 0 ? cfg->n_loops : 1;
     dv_map_init(&c->lives, 0);
     c->loops = dv_zalloc_n((size_t)n, sizeof(*c->loops));
@@ -171,6 +196,7 @@ void dv_carry_free(struct dv_carry *c)
 
 void dv_carry_adopt(struct dv_carry *c, struct dv_linkio *io)
 {
+    atomic_fetch_add(&c->n_links, 1);
     carry_loop_adopt(&c->loops[c->next_loop], io);
     c->next_loop = (c->next_loop + 1) % c->n_loops;
 }
@@ -243,9 +269,16 @@ int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint
 
 void dv_carry_goaway(struct dv_carry *c)
 {
+    atomic_store(&c->is_leaving, true); /* seen by whoever lowers n_links from here on */
     for (int i = 0; i < c->n_loops;
          i++) /* without memory the links are closed all the same, only less politely */
         (void)dv_mailbox_call(c->loops[i].mailbox, carry_loop_goaway, &c->loops[i]);
+    carry_tell_if_left(c);
+}
+
+size_t dv_carry_n_links(struct dv_carry *c)
+{
+    return (size_t)atomic_load(&c->n_links);
 }
 
 /* ---- metrics ---- */
@@ -257,6 +290,11 @@ static uint64_t sum(const struct dv_carry *c, size_t offset)
         n += atomic_load_explicit((_Atomic uint64_t *)(void *)((char *)&c->loops[i] + offset),
                                   memory_order_relaxed);
     return n;
+}
+
+uint64_t dv_carry_n_inside(struct dv_carry *c)
+{
+    return sum(c, offsetof(struct carry_loop, n_streams));
 }
 
 static void metric(struct dv_buf *out, const char *name, enum dv_metric_kind kind, const char *help,
@@ -277,7 +315,7 @@ void dv_carry_metrics(struct dv_carry *c, struct dv_buf *out)
                             sum(c, offsetof(struct carry_loop, outcomes) + k * sizeof(uint64_t)));
     }
     metric(out, "davit_agent_requests_in_flight", DV_METRIC_GAUGE, "Requests inside containers now.",
-           sum(c, offsetof(struct carry_loop, n_streams)));
+           dv_carry_n_inside(c));
     metric(out, "davit_agent_connections_total", DV_METRIC_COUNTER, "Connections opened to containers.",
            sum(c, offsetof(struct carry_loop, connects)));
     metric(out, "davit_agent_connections_reused_total", DV_METRIC_COUNTER,

@@ -25,6 +25,9 @@ struct dv_carry_cfg {
     /* On the state loop: after dv_carry_replica_remove, every connection to the replica is closed.  May be
      * NULL. */
     void (*on_closed)(void *ctx, uint64_t replica);
+    /* On the state loop, after dv_carry_goaway: the last data link is gone.  Again, should one more have come
+     * and gone. */
+    void (*on_left)(void *ctx);
     void *ctx;
 };
 
@@ -56,8 +59,12 @@ int dv_carry_idle_since(struct dv_carry *c, uint64_t id, uint64_t *out_since_ns)
 int dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why);
 /* Now, over the loops; DV_OK or DV_NOT_FOUND. */
 int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint64_t *out_served);
-/* Tell gateways to open no new streams; used before the agent stops. */
+/* Before the agent stops: gateways are told to open no new streams; those inside, and those on their way, go
+ * on.  Links close one by one as their last stream ends; on_left follows, at once when there is none.  Links
+ * adopted later are treated alike. */
 void dv_carry_goaway(struct dv_carry *c);
+uint64_t dv_carry_n_inside(struct dv_carry *c); /* requests inside containers now, over the loops */
+size_t dv_carry_n_links(struct dv_carry *c);    /* data links, those on their way to a loop included */
 void dv_carry_metrics(struct dv_carry *c, struct dv_buf *out);
 
 #endif

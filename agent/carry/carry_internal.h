@@ -141,7 +141,7 @@ struct carry_loop {
     size_t n_spare;
     struct dv_timer idle_timer;
     struct dv_buf lines; /* scratch: fields of an answer */
-    bool is_stopping;
+    bool is_stopping, is_leaving;
     /* counters: written here, read by the state loop */
     _Atomic uint64_t outcomes[CARRY_N_OUTCOMES];
     _Atomic uint64_t connects, reuses, retries, held, bytes_in, bytes_out, n_streams;
@@ -151,6 +151,9 @@ struct dv_carry {
     _Atomic int
         refs; /* the owner's and one per live replica: messages to the state loop may outlast dv_carry_free */
     bool is_closed; /* state loop */
+    _Atomic int n_links;
+    _Atomic bool is_leaving, is_left_pending;
+    struct dv_msg left_msg;
     struct dv_carry_cfg cfg;
     struct dv_map lives; /* id -> carry_live, state loop */
     int n_loops, next_loop;
@@ -174,6 +177,8 @@ void carry_live_unref(struct carry_live *live);
 void carry_tell_drained(struct carry_live *live); /* once; any thread */
 void carry_tell_closed(struct carry_live *live);  /* by each loop when it has closed its connections */
 void carry_tell_trouble(struct carry_live *live, enum dv_link_reset what);
+void carry_link_gone(struct dv_carry *c);    /* one less; any thread */
+void carry_tell_if_left(struct dv_carry *c); /* any thread */
 
 /* carry_loop.c */
 int carry_loop_init(struct carry_loop *l, struct dv_carry *c, int index, struct dv_err *err);

@@ -73,6 +73,7 @@ static void link_free(struct carry_link *link)
     dv_link_each_stream(dv_linkio_link(link->io), vanish, NULL);
     dv_list_remove(&link->node);
     dv_linkio_free(link->io);
+    carry_link_gone(link->loop->carry);
     dv_free(link);
 }
 
@@ -96,6 +97,7 @@ static void adopt(struct dv_msg *m)
     struct dv_err err = DV_ERR_INIT;
     if (!link) {
         dv_linkio_free(a->io);
+        carry_link_gone(a->loop->carry);
     } else {
         *link = (struct carry_link){.loop = a->loop, .io = a->io};
         dv_list_push_back(&a->loop->links, &link->node);
@@ -103,6 +105,8 @@ static void adopt(struct dv_msg *m)
         if (dv_linkio_attach(a->io, a->loop->loop, &cfg, &err)) {
             dv_log(DV_LOG_WARN, "data link not taken", DV_LE(&err));
             link_free(link);
+        } else if (a->loop->is_leaving) {
+            dv_linkio_goaway(a->io); /* its gateway may have sent requests before it knew */
         }
     }
     dv_free(a);
@@ -113,6 +117,7 @@ void carry_loop_adopt(struct carry_loop *l, struct dv_linkio *io)
     struct adoption *a = dv_zalloc(sizeof(*a));
     if (!a) {
         dv_linkio_free(io);
+        carry_link_gone(l->carry);
         return;
     }
     *a = (struct adoption){.msg.fn = adopt, .loop = l, .io = io};
@@ -122,11 +127,9 @@ void carry_loop_adopt(struct carry_loop *l, struct dv_linkio *io)
 void carry_loop_goaway(void *arg)
 {
     struct carry_loop *l = arg;
-    DV_LIST_FOR_EACH (n, &l->links) {
-        struct carry_link *link = DV_LIST_ENTRY(n, struct carry_link, node);
-        (void)dv_link_goaway(dv_linkio_link(link->io)); /* a link that fails here is about to close */
-        dv_linkio_kick(link->io);
-    }
+    l->is_leaving = true;
+    DV_LIST_FOR_EACH (n, &l->links)
+        dv_linkio_goaway(DV_LIST_ENTRY(n, struct carry_link, node)->io);
 }
 
 /* ---- the thread ---- */

@@ -325,8 +325,13 @@ void dv_session_goaway(struct dv_session *s)
     close_listener(s);
     if (!s->control)
         return;
-    (void)dv_link_goaway(dv_linkio_link(s->control->io)); /* it closes soon, politely or not */
+    (void)dv_link_goaway(dv_linkio_link(s->control->io)); /* one that fails here is about to close */
     dv_linkio_kick(s->control->io);
+}
+
+bool dv_session_is_quiet(const struct dv_session *s)
+{
+    return s->n_links == (s->control ? 1 : 0);
 }
 
 bool dv_session_has_control(const struct dv_session *s)

@@ -26,8 +26,10 @@ void dv_session_free(struct dv_session *s); /* NULL accepted; closes every link 
 /* From now on links are taken: they prove this key.  May be called again with another identity: links of the
  * old one are closed then.  sandbox: borrowed, commands go there. */
 void dv_session_open(struct dv_session *s, const struct dv_identity *id, struct dv_sandbox *sandbox);
-/* Take no more links, tell the control link that this agent leaves. */
+/* Take no more links, tell the control link that this agent leaves; it goes on reporting and obeying. */
 void dv_session_goaway(struct dv_session *s);
+/* No link is in its handshake: none can become a data link before the next one is taken. */
+bool dv_session_is_quiet(const struct dv_session *s);
 bool dv_session_has_control(const struct dv_session *s);
 uint64_t
 dv_session_last_control_ns(const struct dv_session *s); /* monotonic: when the control link was last open */

@@ -160,6 +160,12 @@ static void on_event(void *ctx, const struct dv_link_event *ev)
         dv_log(DV_LOG_INFO, "node connected", DV_LS("node", n->rec.name), DV_LS("address", n->rec.address));
         dv_cluster_node_up(c->cluster, n->id, ctl_now(c));
         ctl_pump(c);
+    } else if (ev->kind == DV_LINK_EV_GOAWAY) {
+        /* Its agent ends once the requests inside have; until then it reports and obeys, but nothing new is
+         * sent there, and what it holds is replaced as if it were cut off. */
+        dv_log(DV_LOG_INFO, "node leaves: its agent is being stopped", DV_LS("node", n->rec.name));
+        dv_cluster_node_down(c->cluster, n->id, ctl_now(c));
+        ctl_pump(c);
     } else if (ev->kind == DV_LINK_EV_REPORT) {
         take_report(n, ev->bytes);
     }

@@ -15,6 +15,10 @@
 #include "proto/rt/link_internal.h"
 #include "proto/base/alloc.h"
 
+/* "goaway": behind our GOAWAY; its echo stands behind every stream that the client had opened before it knew.
+ */
+#define GOAWAY_PING 0x79617761676fu
+
 static const struct {
     const char *text;
     bool is_unseen;
@@ -148,6 +152,10 @@ static int on_ping(struct dv_link *l, const struct dv_lf_frame *f, struct dv_err
 {
     (void)err;
     uint64_t value = dv_get_u64(f->payload.p);
+    if (f->flags & DV_LF_FLAG_ACK && l->has_sent_goaway && value == GOAWAY_PING) {
+        l->is_quiet = true;
+        return DV_OK;
+    }
     if (f->flags & DV_LF_FLAG_ACK) {
         l->cfg.on_event(l->cfg.ctx, &(struct dv_link_event){.kind = DV_LINK_EV_PONG, .value = value});
         return DV_OK;
@@ -274,5 +282,13 @@ int dv_link_goaway(struct dv_link *l)
     if (l->has_sent_goaway)
         return DV_OK;
     l->has_sent_goaway = true;
-    return dv_lf_begin(l, DV_LF_GOAWAY, 0, 0, 0) ? DV_OK : l->failed;
+    if (!dv_lf_begin(l, DV_LF_GOAWAY, 0, 0, 0))
+        return l->failed;
+    l->is_quiet = dv_link_is_client(l); /* a server opens no streams */
+    return l->is_quiet ? DV_OK : dv_link_ping(l, GOAWAY_PING);
+}
+
+bool dv_link_is_quiet(const struct dv_link *l)
+{
+    return l->is_quiet;
 }

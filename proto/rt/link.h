@@ -164,6 +164,11 @@ void dv_link_consumed(struct dv_link *l, uint32_t stream, size_t n);
 int dv_link_control(struct dv_link *l, struct dv_sv json);
 int dv_link_report(struct dv_link *l, struct dv_sv json);
 int dv_link_ping(struct dv_link *l, uint64_t value);
+/* Ask for no new streams; those that are open, and those that cross it, go on.  Once is enough.  DV_OK;
+ * DV_CLOSED; DV_E_NOMEM. */
 int dv_link_goaway(struct dv_link *l);
+/* Our GOAWAY has been heard: no stream can come any more (proto/link.md, section 6).  Then, and when
+ * dv_link_n_streams is 0, nothing is left to be done on this connection. */
+bool dv_link_is_quiet(const struct dv_link *l);
 
 #endif

@@ -66,7 +66,8 @@ struct dv_link {
     uint16_t version, lowest, highest; /* spoken; offered by the client */
     uint64_t node, incarnation;        /* of the server */
     bool has_sent_goaway, has_goaway;
-    int failed; /* sticky */
+    bool is_quiet; /* the ping behind our GOAWAY came back */
+    int failed;    /* sticky */
 };
 
 /* ---- link_frame.c ---- */

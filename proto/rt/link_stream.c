@@ -277,9 +277,8 @@ static int on_request(struct dv_link *l, const struct dv_lf_frame *f, struct dv_
     struct dv_link_event ev = {.kind = DV_LINK_EV_REQUEST, .stream = f->stream};
     if (!decode_request(f->payload, &ev.request))
         return dv_err_set(err, DV_E_PROTO, "malformed head of a request");
-    if (l->has_sent_goaway &&
-        !dv_link_find(l, f->stream)) /* it crossed our GOAWAY: untouched, may go elsewhere */
-        return put_u32(l, DV_LF_RESET, f->stream, DV_RESET_REFUSED);
+    if (l->is_quiet) /* before that it may have crossed our GOAWAY, and is a stream like any other */
+        return dv_err_set(err, DV_E_PROTO, "stream %u opened after GOAWAY", f->stream);
     struct dv_link_stream *s;
     int rc = dv_link_slot_claim(l, f->stream, &s);
     if (rc)

@@ -8,6 +8,10 @@
  * A peer is alive as long as bytes come.  After ping_ns of silence it is asked, after dead_ns it is given up:
  * a node that lost power is noticed without a FIN.  The same clock bounds connecting and the handshake.
  *
+ * Leaving: the connection is not closed while the peer may have something on its way to us (a WINDOW, a
+ * PING), since bytes that nobody reads turn a close into a reset, and a reset throws away what the peer has
+ * not read yet.
+ *
  * Owners may free the link inside every callback.  `depth` counts how deep we are inside the machine; a free
  * that comes meanwhile only silences it, the memory goes when the last frame of ours has returned. */
 #include "proto/rt/linkio.h"
@@ -35,7 +39,8 @@ struct dv_linkio {
     uint64_t heard_ns; /* when bytes last came */
     int depth;
     bool is_connecting, is_freed;
-    bool *out_detached; /* set while on_open runs: a detached link may already live on another thread */
+    bool is_leaving, is_shut; /* shut: our direction is closed */
+    bool *out_detached;       /* set while on_open runs: a detached link may already live on another thread */
 };
 
 static void ignore_event(void *ctx, const struct dv_link_event *ev)
@@ -104,6 +109,14 @@ static int want_out(struct dv_linkio *io, bool on)
     return dv_io_mod(io->loop, &io->io, on ? EPOLLIN | EPOLLOUT : EPOLLIN);
 }
 
+static void shut_when_done(struct dv_linkio *io)
+{
+    if (!io->is_leaving || io->is_shut || !dv_link_is_quiet(io->link) || dv_link_n_streams(io->link))
+        return;
+    io->is_shut = true;
+    (void)shutdown(io->fd, SHUT_WR); /* fails only when the connection is gone, which reading tells */
+}
+
 /* Everything that can leave now.  False: the link is gone or has failed. */
 static bool flush(struct dv_linkio *io)
 {
@@ -113,6 +126,8 @@ static bool flush(struct dv_linkio *io)
         fail(io, dv_err_set(&err, dv_link_failure(io->link), "a frame of the link could not be made"), &err);
         return false;
     }
+    if (io->is_shut) /* answers to what was on its way: nobody waits for them */
+        dv_buf_clear(out);
     while (dv_buf_len(out)) {
         ssize_t n = send(io->fd, dv_buf_ptr(out), dv_buf_len(out), MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
@@ -135,6 +150,7 @@ static bool flush(struct dv_linkio *io)
             return false;
     }
     (void)want_out(io, false); /* at worst one turn too many */
+    shut_when_done(io);
     return true;
 }
 
@@ -149,8 +165,15 @@ static void on_defer(struct dv_defer *d)
 
 void dv_linkio_kick(struct dv_linkio *io)
 {
-    if (io->loop && (dv_buf_len(dv_link_out(io->link)) || dv_link_failure(io->link)))
+    if (io->loop && (dv_buf_len(dv_link_out(io->link)) || dv_link_failure(io->link) || io->is_leaving))
         dv_loop_defer(io->loop, &io->defer);
+}
+
+void dv_linkio_goaway(struct dv_linkio *io)
+{
+    io->is_leaving = true;
+    (void)dv_link_goaway(io->link); /* a failure is the link's, and seen when it is flushed */
+    dv_linkio_kick(io);
 }
 
 void dv_linkio_flush(struct dv_linkio *io)
@@ -274,7 +297,8 @@ static void on_timer(struct dv_timer *t)
     if (silent >= io->cfg.ping_ns) {
         if (!io->asked_ns)
             io->asked_ns = now;
-        if (dv_link_ping(io->link, now) == DV_OK) /* during the handshake there is nobody to ask yet */
+        if (!io->is_shut &&
+            dv_link_ping(io->link, now) == DV_OK) /* during the handshake there is nobody to ask yet */
             dv_linkio_kick(io);
     }
     (void)dv_timer_set(io->loop, t, now + io->cfg.ping_ns); /* it has just left the heap: there is room */

@@ -38,6 +38,10 @@ void dv_linkio_flush(struct dv_linkio *io);
 /* Close at once without on_closed, and free; no event follows.  Allowed inside every callback.  NULL
  * accepted. */
 void dv_linkio_free(struct dv_linkio *io);
+/* Leave in order: GOAWAY now; when the last stream is gone and everything has been written, our direction of
+ * the connection is closed.  The peer, having read all of it, closes the rest: on_closed (DV_CLOSED).  For an
+ * open link. */
+void dv_linkio_goaway(struct dv_linkio *io);
 /* Bytes waiting to be written: a measure of back-pressure. */
 size_t dv_linkio_backlog(const struct dv_linkio *io);
 

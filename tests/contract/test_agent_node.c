@@ -295,8 +295,23 @@ static void a_leaving_agent_says_so(void **state)
 {
     (void)state;
     open_control();
+    UNTIL(dv_session_is_quiet(w.session) && w.n_full);
     dv_session_goaway(w.session);
     UNTIL(w.is_going);
+    w.last_state[0] = '\0';
+    start_hello(1); /* and goes on obeying and reporting */
+    UNTIL(!strcmp(w.last_state, "warm"));
+}
+
+static void a_link_in_its_handshake_may_still_bring_requests(void **state)
+{
+    (void)state;
+    open_control();
+    UNTIL(dv_session_is_quiet(w.session));
+    w.data = dial(DV_LINK_DATA_CONN, 'k', on_data_event);
+    UNTIL(!dv_session_is_quiet(w.session));
+    dv_session_goaway(w.session); /* it was taken before */
+    UNTIL(w.is_data_open && dv_session_is_quiet(w.session));
 }
 
 /* ---- joining ---- */
@@ -394,6 +409,7 @@ int main(void)
         T(data_links_go_to_the_carry),
         T(losing_the_control_link_is_told_and_replicas_stay),
         T(a_leaving_agent_says_so),
+        T(a_link_in_its_handshake_may_still_bring_requests),
         T(joining_is_tried_until_it_works_and_kept),
         T(a_damaged_identity_is_refused_with_the_cure),
     };

@@ -244,7 +244,7 @@ struct world {
     struct call calls[MAX_CALLS];
     size_t n_calls;
     bool is_open, is_going, is_client_closed;
-    int n_drained, n_closed, n_trouble;
+    int n_drained, n_closed, n_trouble, n_left;
     enum dv_link_reset trouble;
 };
 
@@ -356,6 +356,12 @@ static void on_drained(void *ctx, uint64_t replica)
     w->n_drained++;
 }
 
+static void on_left(void *ctx)
+{
+    struct world *w = ctx;
+    w->n_left++;
+}
+
 #define UNTIL(w, what)                                                                                       \
     do {                                                                                                     \
         for (int turn_ = 0; turn_ < 5000 && !(what); turn_++)                                                \
@@ -412,6 +418,7 @@ static int setup(void **state)
                                .on_trouble = on_trouble,
                                .on_drained = on_drained,
                                .on_closed = on_closed,
+                               .on_left = on_left,
                                .ctx = w};
     assert_int_equal(dv_carry_start(&cfg, &w->carry, NULL), DV_OK);
     put_replica(w, dv_socket_port(g_listen), 4);
@@ -878,9 +885,58 @@ static void goaway_lets_requests_inside_end(void **state)
     UNTIL(w, g_inside == 1);
     dv_carry_goaway(w->carry);
     UNTIL(w, w->is_going);
+    assert_int_equal(dv_carry_n_links(w->carry), 1);
+    assert_int_equal(dv_carry_n_inside(w->carry), 1);
     g_release = true;
     UNTIL(w, c->is_end);
     assert_body(c, "waited");
+    UNTIL(w, w->is_client_closed);
+    UNTIL(w, w->n_left == 1);
+    assert_int_equal(dv_carry_n_links(w->carry), 0);
+}
+
+static void requests_with_large_bodies_that_cross_goaway_are_answered(void **state)
+{
+    struct world *w = *state;
+    static char body[300 * 1000];
+    memset(body, 'b', sizeof(body));
+    dv_carry_goaway(w->carry); /* tells the loops; this one's gateway does not know yet */
+    struct call *c = ASK(w, .method = "POST", .target = "/echo", .kind = DV_H1_LENGTH, .body = body,
+                         .n = sizeof(body)),
+                *s = ASK(w, .method = "POST", .target = "/echo", .kind = DV_H1_LENGTH, .body = "s", .n = 1);
+    UNTIL(w, w->is_going && c->is_end && s->is_end);
+    assert_int_equal(c->status, 200);
+    assert_int_equal(dv_buf_len(&c->body), sizeof(body));
+    assert_body(s, "s");
+}
+
+static void a_link_that_comes_late_is_served_and_leaves_too(void **state)
+{
+    struct world *w = *state;
+    struct dv_linkio *first = w->client;
+    dv_carry_goaway(w->carry);
+    UNTIL(w, w->is_client_closed);
+    dv_linkio_free(first);
+    UNTIL(w, w->n_left == 1);
+    w->is_open = w->is_going = w->is_client_closed = false;
+    connect_link(w);
+    struct call *c = ASK(w, .method = "POST", .target = "/echo", .kind = DV_H1_LENGTH, .body = "hi", .n = 2);
+    UNTIL(w, c->is_end && w->is_client_closed);
+    assert_body(c, "hi");
+    dv_linkio_free(w->client);
+    w->client = NULL;
+    UNTIL(w, w->n_left == 2);
+}
+
+static void a_carry_without_links_has_left_at_once(void **state)
+{
+    struct world *w = *state;
+    dv_linkio_free(w->client);
+    w->client = NULL;
+    UNTIL(w, !dv_carry_n_links(w->carry));
+    assert_int_equal(w->n_left, 0); /* nobody asked */
+    dv_carry_goaway(w->carry);
+    UNTIL(w, w->n_left);
 }
 
 static void the_end_of_the_carry_is_told_to_the_gateway(void **state)
@@ -941,6 +997,9 @@ int main(void)
         T(a_caller_that_leaves_frees_the_slot),
         T(a_link_that_breaks_ends_its_requests),
         T(goaway_lets_requests_inside_end),
+        T(requests_with_large_bodies_that_cross_goaway_are_answered),
+        T(a_link_that_comes_late_is_served_and_leaves_too),
+        T(a_carry_without_links_has_left_at_once),
         T(the_end_of_the_carry_is_told_to_the_gateway),
         T(metrics_count_how_requests_ended),
     };

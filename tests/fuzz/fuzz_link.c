@@ -1,6 +1,8 @@
 /* A hostile peer's bytes, to either role, before the handshake and behind a valid one (the byte at the front
  * says).
  *
+ * It may have said GOAWAY before: once its echo has come, no request may reach it.
+ *
  * The owner behaves like a busy one: it answers, sends, consumes, resets and opens streams from inside the
  * events. Whatever comes, one stream never holds more than its window, the connection never more than its
  * bound of output, and a link that failed stays failed. */
@@ -72,6 +74,8 @@ static void on_event(void *ctx, const struct dv_link_event *ev)
         return;
     if (ev->kind == DV_LINK_EV_DATA)
         on_data(o, ev);
+    if (ev->kind == DV_LINK_EV_REQUEST)
+        REQUIRE(!dv_link_is_quiet(o->l));
     if (ev->kind == DV_LINK_EV_REQUEST)
         REQUIRE(dv_h1_is_token(ev->request.method) && ev->request.target.n > 0);
     if (ev->kind == DV_LINK_EV_RESPONSE)
@@ -155,6 +159,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     for (int i = 0; i < 4; i++) /* a client has something for its peer to answer */
         (void)dv_link_open_stream(victim.l, &req, i & 1, NULL, &id);
     victim.is_victim = true;
+    if (data[0] & 8)
+        (void)dv_link_goaway(victim.l);
     int rc = feed(victim.l, data + 2, n - 2, data[0] & 4 ? 7 : SIZE_MAX);
     if (rc)
         REQUIRE(dv_link_recv(victim.l, 0, NULL) == rc && !dv_link_is_open(victim.l));

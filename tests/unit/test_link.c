@@ -318,26 +318,137 @@ static void steady_state_allocates_nothing(void **state)
     stop();
 }
 
-static void goaway_stops_new_streams_and_those_that_crossed_it_may_go_elsewhere(void **state)
+static void goaway_stops_new_streams_and_serves_those_that_cross_it(void **state)
 {
     (void)state;
     open_pair();
     uint32_t old = open_stream(false);
     settle();
     assert_int_equal(dv_link_goaway(server.l), DV_OK);
-    uint32_t crossing = open_stream(true);
+    assert_int_equal(dv_link_goaway(server.l), DV_OK); /* once is enough */
+    uint32_t crossing = open_stream(false);
+    size_t taken;
+    assert_int_equal(dv_link_send(client.l, crossing, "body", 4, true, &taken), DV_OK);
+    assert_false(dv_link_is_quiet(server.l));
     settle();
     assert_int_equal(count(&client, DV_LINK_EV_GOAWAY), 1);
-    assert_int_equal(last(&client)->kind, DV_LINK_EV_RESET);
-    assert_int_equal(last(&client)->stream, crossing);
-    assert_true(dv_link_reset_unseen(last(&client)->reset));
+    assert_int_equal(count(&client, DV_LINK_EV_RESET), 0);
+    assert_int_equal(count(&server, DV_LINK_EV_REQUEST), 2);
+    assert_int_equal(count(&server, DV_LINK_EV_PONG), 0); /* the link's own affair */
+    assert_string_equal(server.text, "body");
+    assert_true(dv_link_is_quiet(server.l));
+    assert_int_equal(dv_link_respond(server.l, crossing, &ok_chunked, true), DV_OK);
     struct dv_link_request req = a_request(DV_H1_NO_BODY);
     assert_int_equal(dv_link_open_stream(client.l, &req, true, NULL, &crossing), DV_CLOSED);
-    size_t taken; /* what was inside goes on */
-    assert_int_equal(dv_link_send(client.l, old, "x", 1, true, &taken), DV_OK);
+    assert_int_equal(dv_link_send(client.l, old, "x", 1, true, &taken), DV_OK); /* and goes on */
+    assert_int_equal(dv_link_respond(server.l, old, &ok_chunked, true), DV_OK);
     settle();
     assert_int_equal(last(&server)->kind, DV_LINK_EV_END);
+    assert_int_equal(dv_link_n_streams(server.l) + dv_link_n_streams(client.l), 0);
     stop();
+}
+
+static void a_stream_opened_behind_the_echo_of_goaway_ends_the_connection(void **state)
+{
+    (void)state;
+    static const char headers[] = "\34\0\0\0\5\1\0\0\0\100\0\0RRRRRRRR\0\0\0\0\0\0\0\0\0\0\0\0\0\3\1\0GET/";
+    open_pair();
+    assert_int_equal(dv_link_goaway(server.l), DV_OK);
+    settle();
+    assert_true(dv_link_is_quiet(server.l));
+    assert_int_equal(feed(&server, headers, sizeof(headers) - 1), DV_E_PROTO);
+    stop();
+    open_pair(); /* the same bytes are a request otherwise */
+    assert_int_equal(feed(&server, headers, sizeof(headers) - 1), DV_OK);
+    assert_int_equal(count(&server, DV_LINK_EV_REQUEST), 1);
+    stop();
+}
+
+static void a_client_that_leaves_opens_nothing_and_is_quiet_at_once(void **state)
+{
+    (void)state;
+    open_pair();
+    assert_int_equal(dv_link_goaway(client.l), DV_OK);
+    assert_true(dv_link_is_quiet(client.l));
+    struct dv_link_request req = a_request(DV_H1_NO_BODY);
+    uint32_t id;
+    assert_int_equal(dv_link_open_stream(client.l, &req, true, NULL, &id), DV_CLOSED);
+    settle();
+    assert_int_equal(count(&server, DV_LINK_EV_GOAWAY), 1);
+    stop();
+}
+
+/* The client opens streams with bodies whenever it may, the server leaves at a random moment, bytes are cut
+ * anywhere: whatever was opened is answered whole, and quiet is never said too early. */
+
+static struct {
+    size_t n_opened, n_requests, n_bytes, n_ended, n_answered, n_resets;
+    uint32_t ids[200], sent[200];
+} leaving;
+
+static void on_leaving_event(struct side *s, const struct dv_link_event *ev)
+{
+    if (s == &client) {
+        leaving.n_answered += ev->kind == DV_LINK_EV_END;
+        leaving.n_resets += ev->kind == DV_LINK_EV_RESET;
+        return;
+    }
+    leaving.n_requests += ev->kind == DV_LINK_EV_REQUEST;
+    leaving.n_bytes += ev->kind == DV_LINK_EV_DATA ? ev->bytes.n : 0;
+    if (ev->kind == DV_LINK_EV_REQUEST)
+        assert_false(dv_link_is_quiet(server.l));
+    if (ev->kind == DV_LINK_EV_END) {
+        leaving.n_ended++;
+        assert_int_equal(dv_link_respond(server.l, ev->stream, &ok_chunked, true), DV_OK);
+    }
+}
+
+static void whatever_crosses_goaway_is_answered(void **state)
+{
+    (void)state;
+    enum { BODY = 60000 };
+    static const char body[BODY];
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        open_pair();
+        dv_rng_init(&rng, seed);
+        memset(&leaving, 0, sizeof(leaving));
+        client.react = server.react = on_leaving_event;
+        uint64_t leaves_at = dv_rng_below(&rng, 120);
+        for (uint64_t turn = 0; turn < 400; turn++) {
+            struct dv_link_request req = a_request(DV_H1_CHUNKED);
+            size_t n = leaving.n_opened, taken;
+            if (n < DV_COUNT(leaving.ids) &&
+                dv_link_open_stream(client.l, &req, false, NULL, &leaving.ids[n]) == DV_OK)
+                leaving.n_opened++;
+            for (size_t i = n > 4 ? n - 4 : 0; i < leaving.n_opened; i++) {
+                size_t run = dv_rng_below(&rng, 2) ? BODY - leaving.sent[i] : 0;
+                if (leaving.sent[i] < BODY && run &&
+                    dv_link_send(client.l, leaving.ids[i], body, run, true, &taken) == DV_OK)
+                    leaving.sent[i] += (uint32_t)taken;
+            }
+            if (turn == leaves_at)
+                assert_int_equal(dv_link_goaway(server.l), DV_OK);
+            (void)carry(&client, dv_rng_below(&rng, 200000));
+            (void)carry(&server, dv_rng_below(&rng, 200));
+        }
+        for (size_t i = 0; i < leaving.n_opened; i++) {
+            size_t taken;
+            if (leaving.sent[i] < BODY)
+                assert_int_equal(
+                    dv_link_send(client.l, leaving.ids[i], body, BODY - leaving.sent[i], true, &taken),
+                    DV_OK);
+        }
+        settle();
+        assert_int_equal(client.rc | server.rc, DV_OK);
+        assert_true(dv_link_is_quiet(server.l));
+        assert_int_equal(leaving.n_resets, 0);
+        assert_true(leaving.n_opened > 0);
+        assert_int_equal(leaving.n_requests, leaving.n_opened);
+        assert_int_equal(leaving.n_answered, leaving.n_opened);
+        assert_int_equal(leaving.n_bytes, leaving.n_opened * BODY);
+        assert_int_equal(dv_link_n_streams(server.l) + dv_link_n_streams(client.l), 0);
+        stop();
+    }
 }
 
 /* ---- credit ---- */
@@ -559,7 +670,10 @@ int main(void)
         cmocka_unit_test(only_resets_before_the_function_are_safe_to_repeat),
         cmocka_unit_test(ids_stay_small_and_streams_are_bounded),
         cmocka_unit_test(steady_state_allocates_nothing),
-        cmocka_unit_test(goaway_stops_new_streams_and_those_that_crossed_it_may_go_elsewhere),
+        cmocka_unit_test(goaway_stops_new_streams_and_serves_those_that_cross_it),
+        cmocka_unit_test(a_stream_opened_behind_the_echo_of_goaway_ends_the_connection),
+        cmocka_unit_test(a_client_that_leaves_opens_nothing_and_is_quiet_at_once),
+        cmocka_unit_test(whatever_crosses_goaway_is_answered),
         cmocka_unit_test(a_sender_stops_at_the_window_and_goes_on_when_bytes_were_consumed),
         cmocka_unit_test(unwritten_output_stops_senders_until_it_has_left),
         cmocka_unit_test(every_byte_arrives_once_in_order_and_within_the_window),

@@ -341,6 +341,53 @@ static void a_large_body_passes_within_the_window(void **state)
     assert_int_equal(server.got_bytes, BIG);
 }
 
+/* ---- leaving ---- */
+
+static void answer_big(struct end *e, const struct dv_link_event *ev)
+{
+    struct dv_link_response resp = {.status = 200, .body = DV_H1_CHUNKED};
+    if (ev->kind == DV_LINK_EV_REQUEST) {
+        assert_int_equal(dv_link_respond(dv_linkio_link(e->io), ev->stream, &resp, false), DV_OK);
+        push_more(e, ev->stream);
+    }
+    push_when_writable(e, ev);
+}
+
+/* The client pings and gives credit back until the end: a server that just closed would reset what it has not
+ * read yet. */
+static void a_side_that_leaves_closes_after_its_last_answer_has_arrived(void **state)
+{
+    (void)state;
+    server.to_send = BIG;
+    server.react = answer_big;
+    client.react = consume_at_once;
+    client.cfg.ping_ns = DV_MS;
+    open_both();
+    open_stream(true);
+    RUN_UNTIL(client.got_bytes > 0);
+    dv_linkio_goaway(server.io);
+    open_stream(true); /* crosses: has its place behind the first, and nothing left to send */
+    RUN_UNTIL(client.closed);
+    assert_int_equal(client.code, DV_CLOSED);
+    assert_int_equal(client.got_bytes, BIG);
+    assert_int_equal(client.n_ends, 2);
+    RUN_UNTIL(server.closed);
+    assert_int_equal(server.code, DV_CLOSED);
+}
+
+static void a_side_that_leaves_gives_up_a_peer_that_does_not_close(void **state)
+{
+    (void)state;
+    server.cfg.ping_ns = 5 * DV_MS;
+    server.cfg.dead_ns = 50 * DV_MS;
+    open_both();
+    dv_linkio_goaway(server.io);
+    RUN_UNTIL(dv_link_is_quiet(dv_linkio_link(server.io)));
+    dv_linkio_detach(client.io); /* it reads no more, and does not close */
+    RUN_UNTIL(server.closed);
+    assert_int_equal(server.code, DV_DEADLINE);
+}
+
 /* ---- another loop ---- */
 
 static struct {
@@ -445,6 +492,8 @@ int main(void)
         on_sockets(a_link_may_be_freed_inside_its_callbacks),
         on_sockets(garbage_on_the_port_closes_the_connection),
         on_sockets(a_large_body_passes_within_the_window),
+        on_sockets(a_side_that_leaves_closes_after_its_last_answer_has_arrived),
+        on_sockets(a_side_that_leaves_gives_up_a_peer_that_does_not_close),
         on_sockets(a_link_that_opened_moves_to_another_loop_with_the_frames_behind_the_handshake),
         cmocka_unit_test(addresses_are_numeric_hosts_with_ports_or_unix_paths),
     };
