@@ -114,6 +114,7 @@ struct carry_stream {
     uint64_t content_length;
     struct dv_buf pending; /* came over the link, not yet taken by the connection: at most a window */
     struct dv_buf kept;    /* has been taken; for a second try */
+    size_t owed;           /* of credit: taken while the function cannot have seen any of it */
     struct dv_buf trailers, answer_trailers;
     bool is_kept_whole;  /* kept holds all that was taken */
     bool is_request_end; /* the link has no more */
@@ -190,7 +191,8 @@ void carry_loop_adopt(struct carry_loop *l, struct dv_linkio *io);
 void carry_loop_goaway(void *loop);
 
 /* upconn.c */
-/* A connection for s: an idle one unless fresh is asked for.  DV_OK, or why none can be had. */
+/* A connection for s: an idle one unless fresh is asked for, which then takes an idle one's place.  DV_OK, or
+ * why none can be had. */
 int carry_up_take(struct carry_stream *s, bool fresh);
 void carry_up_give(struct carry_up *u); /* to the idle ones */
 void carry_up_drop(struct carry_up *u); /* closes; no callback follows */

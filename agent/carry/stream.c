@@ -11,6 +11,11 @@
  * possible no later failure says "unseen": the gateway would try a request that kills on replica after
  * replica.
  *
+ * Whoever sent the request keeps its body for as long as no credit comes back (proto/link.md, section 5).  So
+ * none is given before the container has been sent something: until then the request can go elsewhere whole.
+ * A body that its sender cannot keep to the end (longer than a window, or of unknown length) gets a fresh
+ * connection: an idle one might be closed by its server in the very moment that credit is given.
+ *
  * The slot is given back when the answer is complete.  The rest of a request's body that the function did not
  * care for is then thrown away as it comes (the stream's user is NULL from there on). */
 #include "agent/carry/carry_internal.h"
@@ -145,6 +150,24 @@ static void trouble(struct carry_stream *s, enum dv_link_reset why)
     carry_stream_abort(s, why);
 }
 
+/* ---- credit ---- */
+
+static bool is_unseen(const struct carry_stream *s)
+{
+    return !s->is_seen && !(s->up && dv_h1up_has_written(s->up->up));
+}
+
+/* The connection has taken n bytes of the body. */
+static void give_credit(struct carry_stream *s, size_t n)
+{
+    s->owed += n;
+    if (is_unseen(s))
+        return; /* with the next bytes: what it may still send does not fit the connection's buffer */
+    dv_link_consumed(link_of(s), s->id, s->owed);
+    s->owed = 0;
+    kick(s);
+}
+
 /* ---- time ---- */
 
 static bool set_timer(struct carry_stream *s, uint64_t at_ns)
@@ -199,6 +222,12 @@ static int save_head(struct carry_stream *s, const struct dv_link_request *r)
 static struct dv_sv method_of(const struct carry_stream *s)
 {
     return dv_sv(dv_buf_ptr(&s->head), s->n_method);
+}
+
+/* For whoever sent it, and keeps it while nobody has seen it. */
+static bool is_too_large_to_keep(const struct carry_stream *s)
+{
+    return s->body == DV_H1_CHUNKED || (s->body == DV_H1_LENGTH && s->content_length > DV_LINK_WINDOW);
 }
 
 /* Send the head on a connection.  DV_OK, or why not; then the stream is untouched but for its connection. */
@@ -256,8 +285,7 @@ static bool flush(struct carry_stream *s)
         if (!offer(s, dv_buf_ptr(&s->pending), dv_buf_len(&s->pending), &taken))
             return false;
         dv_buf_consume(&s->pending, taken);
-        dv_link_consumed(link_of(s), s->id, taken);
-        kick(s);
+        give_credit(s, taken);
     }
     return try_finish(s);
 }
@@ -297,6 +325,7 @@ void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev)
     s->is_seen = s->is_held = false;
     s->inquiry = CARRY_NO_INQUIRY;
     s->knock_fd = -1;
+    s->owed = 0;
     dv_list_push_back(&slot->streams, &s->node);
     carry_count(&l->n_streams, 1);
     dv_link_set_user(link_of(s), s->id, s);
@@ -304,14 +333,14 @@ void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev)
         carry_stream_abort(s, DV_RESET_CONNECT);
     else if (is_asleep)
         carry_hold(s);
-    else if (begin(s, false))
+    else if (begin(s, is_too_large_to_keep(s)))
         carry_stream_abort(s, DV_RESET_CONNECT);
 }
 
 void carry_stream_go(struct carry_stream *s)
 {
     s->is_held = false;
-    if (begin(s, false))
+    if (begin(s, is_too_large_to_keep(s)))
         carry_stream_abort(s, DV_RESET_CONNECT);
     else
         (void)flush(s); /* when that ends it, it has said so */
@@ -323,7 +352,7 @@ static void on_link_data(struct carry_stream *s, struct dv_sv bytes)
     carry_count(&s->loop->bytes_in, bytes.n);
     if (!dv_buf_len(&s->pending) && !offer(s, bytes.p, bytes.n, &taken))
         return;
-    dv_link_consumed(link_of(s), s->id, taken);
+    give_credit(s, taken);
     if (taken < bytes.n && dv_buf_add(&s->pending, bytes.p + taken, bytes.n - taken))
         carry_stream_abort(s, DV_RESET_BROKEN); /* no memory: the window bounds it otherwise */
 }
@@ -474,7 +503,7 @@ void carry_stream_on_end(struct carry_stream *s, bool is_reusable)
     }
     dv_link_set_user(link_of(s), s->id, NULL);
     /* What came of the body and was not wanted: the gateway may send the rest, to be thrown away. */
-    dv_link_consumed(link_of(s), s->id, dv_buf_len(&s->pending));
+    dv_link_consumed(link_of(s), s->id, s->owed + dv_buf_len(&s->pending));
     stream_free(s, CARRY_OK);
 }
 

@@ -67,6 +67,8 @@ int carry_up_take(struct carry_stream *s, bool fresh)
         lend(u, s);
         return DV_OK;
     }
+    if (first != &s->slot->idle) /* so that there are never more than requests were inside at once */
+        carry_up_drop(DV_LIST_ENTRY(s->slot->idle.prev, struct carry_up, in_slot));
     struct carry_up *u = dv_zalloc(sizeof(*u));
     if (!u)
         return DV_E_NOMEM;

@@ -235,8 +235,9 @@ bool dv_agent_settings_read(struct dv_agent_settings *out, int argc, char **argv
          .kind = DV_OPT_INT,
          .out = &s.busy_poll_us,
          .arg = "N",
-         .help = "Microseconds that a carrying thread looks for more before it sleeps, while waits are short; "
-                 "0: never.",
+         .help =
+             "Microseconds that a carrying thread looks for more before it sleeps, while waits are short; "
+             "0: never.",
          .preset = "100",
          .max = 1000},
         {.name = "drain-timeout",

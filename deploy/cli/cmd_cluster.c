@@ -255,8 +255,8 @@ int cli_cmd_cluster_down(struct cli *c, void *args, const struct cli_list *words
     struct cluster k = cluster_of(c);
     (void)words;
     cli_progress(c, "stopping");
-    bool had_agent = cli_daemon_stop(&k.agent, 30);
-    bool had_orchestrator = cli_daemon_stop(&k.orchestrator, 30);
+    bool had_agent = cli_daemon_stop(&k.agent, 35);
+    bool had_orchestrator = cli_daemon_stop(&k.orchestrator, 35);
     (void)unlink(cli_format(c, "%s/gateway", cli_state_dir(c)));
     if (!a->keep)
         clear_node(c, &k, a);

@@ -24,7 +24,8 @@
 
 enum {
     GW_SCRATCH_BYTES = 64 * 1024,
-    GW_KEPT_BODY_BYTES = 16 * 1024, /* of a request body: held while it waits, and for a retry */
+    GW_KEPT_BODY_BYTES = 16 * 1024,       /* of a request body: held while it waits */
+    GW_RETRY_BODY_BYTES = DV_LINK_WINDOW, /* held for a retry, while its function may not have seen it */
     GW_ASYNC_BODY_BYTES = 8 * 1024 * 1024,
     GW_ASYNC_TOTAL_BYTES = 256 * 1024 * 1024, /* bodies being collected by one loop */
     GW_OUT_BYTES = 192 * 1024,                /* waiting for a slow client before its upstream is stopped */
@@ -92,7 +93,8 @@ void dv_gw_slots_attach(struct dv_gw_loop *l, struct dv_slots *s);
 /* Open a stream for the request in r->slot.  DV_OK, or why not (nothing was sent). */
 int dv_gw_link_open(struct dv_gw_req *r, uint32_t timeout_ms);
 int dv_gw_link_send(struct dv_gw_req *r, struct dv_sv bytes, bool end, size_t *out_taken);
-size_t dv_gw_link_credit(struct dv_gw_req *r);
+size_t dv_gw_link_credit(const struct dv_gw_req *r);
+bool dv_gw_link_was_credited(const struct dv_gw_req *r); /* the agent has passed some of the body on */
 void dv_gw_link_trailers(struct dv_gw_req *r, struct dv_sv fields);
 void dv_gw_link_consumed(struct dv_gw_req *r, size_t n);
 void dv_gw_link_reset(struct dv_gw_req *r, enum dv_link_reset why); /* r lets go of its stream */

@@ -99,8 +99,10 @@ static void on_event(void *ctx, const struct dv_link_event *ev)
 struct gone {
     struct dv_gw_req *r;
     uint64_t serial;
+    bool is_unsent; /* the agent cannot have read its head */
 };
 struct gone_list {
+    const struct dv_link *link;
     struct gone *v;
     size_t n, cap;
 };
@@ -109,12 +111,11 @@ static void collect(void *ctx, uint32_t stream, void *user)
 {
     struct gone_list *g = ctx;
     struct dv_gw_req *r = user;
-    (void)stream;
     if (r && g->n < g->cap)
-        g->v[g->n++] = (struct gone){r, r->serial};
+        g->v[g->n++] = (struct gone){r, r->serial, dv_link_is_unsent(g->link, stream)};
 }
 
-/* The connection is no more: its requests end, whoever waits looks elsewhere. */
+/* The connection is no more: its requests end, those that had not left and whoever waits look elsewhere. */
 static void drop_link(struct dv_gw_node *n, const char *why)
 {
     struct dv_linkio *io = n->io;
@@ -125,15 +126,21 @@ static void drop_link(struct dv_gw_node *n, const char *why)
     n->is_open = n->is_going = false;
     n->io = NULL;
     set_reachable(n, false);
-    struct gone_list g = {.cap = dv_link_n_streams(dv_linkio_link(io))};
+    struct gone_list g = {.link = dv_linkio_link(io), .cap = dv_link_n_streams(dv_linkio_link(io))};
     g.v = g.cap ? dv_zalloc_n(g.cap, sizeof(*g.v)) : NULL;
     if (!g.v)
         g.cap = 0; /* without memory they end at their deadline */
     dv_link_each_stream(dv_linkio_link(io), collect, &g);
     dv_linkio_free(io);
-    for (size_t i = 0; i < g.n; i++)
-        if (g.v[i].r->serial == g.v[i].serial && g.v[i].r->node == n)
-            dv_gw_up_failed(g.v[i].r, 502, "node_lost", why);
+    for (size_t i = 0; i < g.n; i++) {
+        struct dv_gw_req *r = g.v[i].r;
+        if (r->serial != g.v[i].serial || r->node != n)
+            continue;
+        if (g.v[i].is_unsent)
+            dv_gw_up_reset(r, DV_RESET_NOT_HERE);
+        else
+            dv_gw_up_failed(r, 502, "node_lost", why);
+    }
     dv_free(g.v);
 }
 
@@ -283,9 +290,14 @@ int dv_gw_link_send(struct dv_gw_req *r, struct dv_sv bytes, bool end, size_t *o
     return rc;
 }
 
-size_t dv_gw_link_credit(struct dv_gw_req *r)
+size_t dv_gw_link_credit(const struct dv_gw_req *r)
 {
     return dv_link_credit(dv_linkio_link(r->node->io), r->stream);
+}
+
+bool dv_gw_link_was_credited(const struct dv_gw_req *r)
+{
+    return r->node && dv_link_was_credited(dv_linkio_link(r->node->io), r->stream);
 }
 
 void dv_gw_link_trailers(struct dv_gw_req *r, struct dv_sv fields)

@@ -9,7 +9,7 @@
  * Invariants: in WAITING exactly, the request is in its function's queue.
  * It holds a slot from dv_gw_request_run until dv_gw_req_leave_slot.
  * `body` holds what came and has not been sent, and with body_kept all that came: then, and only then, the
- * request can be sent again.
+ * request can be sent again.  It is kept for as long as its function may not have seen it.
  * dv_gw_req_end is the only way out; afterwards the object is in the pool and its serial has changed.
  *
  * What a client is told by us: 404 unknown at once; 405 with Allow; 401; 503 + Retry-After when the queue is

@@ -30,7 +30,7 @@ size_t dv_gw_request_read_size(const struct dv_gw_req *r)
     if (r->state == GW_REQ_WAITING)
         room = GW_KEPT_BODY_BYTES - dv_buf_len(&r->body);
     else if (r->upstream == GW_UP_LINK && r->node)
-        room = dv_gw_link_credit((struct dv_gw_req *)(uintptr_t)r);
+        room = dv_gw_link_credit(r);
     return room < least ? least : room < most ? room : most;
 }
 
@@ -58,23 +58,40 @@ static void collect_bytes(struct dv_gw_req *r, struct dv_sv bytes)
     }
 }
 
+/* May its function be without any of the body yet?  Then all of it is kept, so that a request which nobody
+ * has seen can go elsewhere.  An agent gives no credit back before the container has been sent something:
+ * what is kept stays below the window and one read. */
+static bool must_keep(const struct dv_gw_req *r, size_t n_more)
+{
+    size_t most = r->upstream == GW_UP_LINK ? GW_RETRY_BODY_BYTES : GW_KEPT_BODY_BYTES;
+    if (!r->body_kept || r->state != GW_REQ_RUNNING)
+        return false;
+    return dv_buf_len(&r->body) + n_more <= most ||
+           (r->upstream == GW_UP_LINK && !dv_gw_link_was_credited(r));
+}
+
+void dv_gw_req_unkeep(struct dv_gw_req *r)
+{
+    if (!r->body_kept)
+        return;
+    r->body_kept = false;
+    dv_buf_consume(&r->body, r->body_sent);
+    r->body_sent = 0;
+}
+
 /* Bytes on their way through: straight on as far as the upstream takes them, the rest waits in body. */
 static void pass_on(struct dv_gw_req *r, struct dv_sv bytes)
 {
     size_t taken = 0;
     bool is_last = r->body_done && r->upstream == GW_UP_LINK && r->state != GW_REQ_UPGRADED;
-    if (r->body_kept && dv_buf_len(&r->body) + bytes.n <= GW_KEPT_BODY_BYTES && r->state == GW_REQ_RUNNING) {
+    if (must_keep(r, bytes.n)) {
         if (dv_buf_add_sv(&r->body, bytes))
             no_memory(r);
         else
             dv_gw_req_push(r);
         return;
     }
-    if (r->body_kept) { /* too much to keep: from here on it is sent once */
-        r->body_kept = false;
-        dv_buf_consume(&r->body, r->body_sent);
-        r->body_sent = 0;
-    }
+    dv_gw_req_unkeep(r); /* from here on it is sent once */
     if (!dv_gw_req_unsent(r)) {
         if (dv_gw_req_send(r, bytes, is_last, &taken))
             taken = bytes.n; /* the stream is gone; its event says what comes next */

@@ -32,6 +32,10 @@ void dv_gw_req_abort(struct dv_gw_req *r);    /* closes the connection */
 void dv_gw_req_answer(struct dv_gw_req *r, int status, const char *code, const char *hop, const char *detail);
 void dv_gw_req_arm_queue(struct dv_gw_req *r);
 
+/* ---- request_body.c ---- */
+void dv_gw_req_unkeep(
+    struct dv_gw_req *r); /* what was sent is not needed again: no second try from here on */
+
 /* ---- request_run.c ---- */
 void dv_gw_req_push(struct dv_gw_req *r); /* send what stands in body, then the end if there is one */
 int dv_gw_req_send(struct dv_gw_req *r, struct dv_sv bytes, bool end, size_t *taken);

@@ -143,10 +143,10 @@ void dv_gw_up_head(struct dv_gw_req *r, int status, enum dv_h1_body body, uint64
         return;
     }
     r->state = status == 101 ? GW_REQ_UPGRADED : GW_REQ_ANSWERING;
+    dv_gw_req_unkeep(r);
     if (status == 101) {
         r->conn->keep_alive = false;
         r->conn->needs_linger = true;
-        r->body_kept = false;
         r->body_done = r->end_sent = false; /* from here on: what the client sends until it closes */
         dv_gw_conn_arm(r->conn, GW_NEVER_NS);
     } else if (r->upgrade[0]) {
@@ -236,8 +236,11 @@ void dv_gw_up_reset(struct dv_gw_req *r, enum dv_link_reset why)
     if (why == DV_RESET_TIMEOUT)
         fail_upstream(r, 504, "function_timeout", "function",
                       "the function did not answer before its deadline");
-    else if (why == DV_RESET_REFUSED || why == DV_RESET_SHUTDOWN)
+    else if (why == DV_RESET_REFUSED)
         fail_upstream(r, 503, "replica_busy", "agent", dv_link_reset_text(why));
+    else if (why == DV_RESET_SHUTDOWN)
+        fail_upstream(r, 502, "node_stopped", "agent",
+                      "the agent of the function's node was stopped before the request had ended");
     else
         fail_upstream(r, 502, unseen ? "replica_unreachable" : "function_broken",
                       unseen ? "agent" : "function", dv_link_reset_text(why));

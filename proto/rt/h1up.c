@@ -17,13 +17,21 @@
  * A connection may be used again only if nothing about it is in doubt: both messages complete and written,
  * the answer's length known, keep-alive agreed, not one byte too many received, and the upstream's direction
  * still open, whatever its head has promised: a request written behind such an end could not be told from one
- * that the upstream died of. */
+ * that the upstream died of.
+ *
+ * An upstream may close an idle connection in the very moment that a request is written to it.  TCP tells
+ * whether it can have read any of that: its end (FIN) acknowledges what had arrived before, and what arrives
+ * later is answered by a reset.  An end, then a reset, and not one byte of the request acknowledged: it was
+ * never there. */
 #include "proto/rt/h1up.h"
 #include "proto/base/alloc.h"
 #include "proto/base/buf.h"
 #include "proto/rt/loop.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { READ_BYTES = 64 * 1024, MAX_READS = 4, KEEP_BYTES = 16 * 1024, MAX_CHUNK_FRAMING = 16 };
@@ -45,7 +53,8 @@ struct dv_h1up {
     struct dv_buf out;
     enum dv_h1_body request_body;
     uint64_t request_left; /* of a length */
-    bool is_head_request, is_request_done, has_written, is_blocked;
+    uint64_t n_written;    /* of this request */
+    bool is_head_request, is_request_done, is_blocked;
     bool is_deaf;     /* the upstream reads no more: bytes are swallowed */
     bool shut_at_end; /* close our direction when everything is written; upgraded */
     bool is_finished; /* our direction of an upgraded connection */
@@ -119,6 +128,18 @@ static void fail(struct dv_h1up *u, enum dv_h1up_fail why, const struct dv_err *
     (void)leave(u);
 }
 
+/* The upstream has closed.  Did it so before any byte of this request had reached it? */
+static bool has_missed_it(const struct dv_h1up *u)
+{
+    int domain = 0, unacked = 0;
+    struct tcp_info info;
+    socklen_t n_domain = sizeof(domain), n_info = sizeof(info);
+    if (getsockopt(u->fd, SOL_SOCKET, SO_DOMAIN, &domain, &n_domain) < 0 || domain == AF_UNIX ||
+        getsockopt(u->fd, IPPROTO_TCP, TCP_INFO, &info, &n_info) < 0 || info.tcpi_state != TCP_CLOSE)
+        return false; /* not reset: it may be reading still */
+    return ioctl(u->fd, SIOCOUTQ, &unacked) == 0 && (uint64_t)unacked >= u->n_written;
+}
+
 /* The upstream has closed or broken off (sys_errno 0: closed); what that means depends on how far we are. */
 static void lost(struct dv_h1up *u, int sys_errno)
 {
@@ -134,7 +155,8 @@ static void lost(struct dv_h1up *u, int sys_errno)
     enum dv_h1up_fail why = u->is_connecting                 ? DV_H1UP_REFUSED
                             : u->phase == IDLE               ? DV_H1UP_IDLE_CLOSED
                             : u->has_answer_bytes            ? DV_H1UP_BROKEN
-                            : !u->has_written                ? DV_H1UP_UNSENT
+                            : !u->n_written                  ? DV_H1UP_UNSENT
+                            : !sys_errno && has_missed_it(u) ? DV_H1UP_UNSENT
                             : u->is_used && u->phase == HEAD ? DV_H1UP_STALE
                                                              : DV_H1UP_BROKEN;
     fail(u, why, &err);
@@ -186,7 +208,7 @@ static void flush(struct dv_h1up *u)
             stop_writing(u);
             break;
         }
-        u->has_written = true;
+        u->n_written += (uint64_t)n;
         dv_buf_consume(&u->out, (size_t)n);
     }
     if (!dv_buf_len(&u->out))
@@ -363,7 +385,7 @@ static void fail_unasked(struct dv_h1up *u)
 /* New bytes, in the thread's buffer.  False: the connection is gone. */
 static bool digest_fresh(struct dv_h1up *u, const char *p, size_t n)
 {
-    if (u->phase == IDLE || (u->phase == HEAD && !u->has_written)) {
+    if (u->phase == IDLE || (u->phase == HEAD && !u->n_written)) {
         fail_unasked(u);
         return false;
     }
@@ -580,8 +602,8 @@ int dv_h1up_begin(struct dv_h1up *u, const struct dv_h1up_request *req)
     u->request_left = req->body == DV_H1_LENGTH ? req->content_length : 0;
     u->is_head_request = dv_sv_eq(req->method, DV_SV("HEAD"));
     u->is_request_done = req->body != DV_H1_CHUNKED && u->request_left == 0;
-    u->has_written = u->is_blocked = u->has_answer_bytes = u->is_paused = u->is_resuming = u->is_finished =
-        false;
+    u->n_written = 0;
+    u->is_blocked = u->has_answer_bytes = u->is_paused = u->is_resuming = u->is_finished = false;
     dv_loop_defer(u->loop, &u->defer);
     return DV_OK;
 }
@@ -675,6 +697,11 @@ void dv_h1up_resume(struct dv_h1up *u)
 bool dv_h1up_is_connected(const struct dv_h1up *u)
 {
     return !u->is_connecting && u->fd >= 0;
+}
+
+bool dv_h1up_has_written(const struct dv_h1up *u)
+{
+    return u->n_written != 0;
 }
 
 size_t dv_h1up_backlog(const struct dv_h1up *u)

@@ -20,7 +20,8 @@ enum { DV_H1UP_OUT_BYTES = 64 * 1024 };
 
 enum dv_h1up_fail {
     DV_H1UP_REFUSED, /* no connection: refused, unreachable, no such socket; nothing was sent */
-    DV_H1UP_UNSENT,  /* closed before a byte of this request was written: safe to send elsewhere */
+    DV_H1UP_UNSENT,  /* closed before a byte of this request was written, or before one had arrived: safe to
+                        send elsewhere */
     DV_H1UP_STALE,   /* a kept-alive connection closed before a byte of the answer: very likely the upstream's
                         idle   time-out; repeat where the method allows it (idempotent) and the body is still at
                         hand */
@@ -79,7 +80,8 @@ void dv_h1up_pause(struct dv_h1up *u);  /* no on_data until resumed; what has be
 void dv_h1up_resume(struct dv_h1up *u); /* on_data follows in a later callback */
 
 bool dv_h1up_is_connected(
-    const struct dv_h1up *u);                    /* tells a connect that hangs from an upstream that does */
-size_t dv_h1up_backlog(const struct dv_h1up *u); /* request bytes not yet written */
+    const struct dv_h1up *u);                      /* tells a connect that hangs from an upstream that does */
+bool dv_h1up_has_written(const struct dv_h1up *u); /* bytes of the present request have left */
+size_t dv_h1up_backlog(const struct dv_h1up *u);   /* request bytes not yet written */
 
 #endif

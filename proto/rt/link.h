@@ -153,6 +153,11 @@ int dv_link_respond(struct dv_link *l, uint32_t stream, const struct dv_link_res
  * DV_INVALID (after the end, or before the answer's head); DV_E_NOMEM. */
 int dv_link_send(struct dv_link *l, uint32_t stream, const void *p, size_t n, bool end, size_t *out_taken);
 size_t dv_link_credit(const struct dv_link *l, uint32_t stream);
+/* The peer has given credit back: it has passed bytes of ours on.  Before that a request cannot have been
+ * seen by its function (proto/link.md, section 5). */
+bool dv_link_was_credited(const struct dv_link *l, uint32_t stream);
+/* Not even the whole head of this stream has been taken from dv_link_out. */
+bool dv_link_is_unsent(const struct dv_link *l, uint32_t stream);
 int dv_link_send_trailers(struct dv_link *l, uint32_t stream, struct dv_sv fields); /* ends our direction */
 int dv_link_reset(struct dv_link *l, uint32_t stream, enum dv_link_reset why);      /* forgets the stream */
 /* The receiver has passed n bytes of DATA on: credit goes back (gathered; sent at half a window). */

@@ -86,6 +86,7 @@ char *dv_lf_begin(struct dv_link *l, enum dv_lf_type type, unsigned flags, uint3
     dv_put_u16(p + 6, 0);
     dv_put_u32(p + 8, stream);
     dv_buf_commit(out, DV_LF_HEADER + n);
+    l->out_total += DV_LF_HEADER + n;
     return p + DV_LF_HEADER;
 }
 

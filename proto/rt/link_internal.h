@@ -46,9 +46,11 @@ struct dv_link_stream {
     uint32_t send_credit;
     uint32_t recv_credit; /* what the peer may still send */
     uint32_t unacked;     /* consumed, not yet given back */
+    uint64_t head_end;    /* of all output: where our HEADERS end; client */
     bool has_head;        /* the answer's final head has passed */
     bool local_ended, remote_ended;
-    bool is_blocked; /* a send was cut short; EV_WRITABLE is owed */
+    bool was_credited; /* the peer gave credit back */
+    bool is_blocked;   /* a send was cut short; EV_WRITABLE is owed */
     void *user;
     struct dv_list blocked; /* waits for room in the output */
 };
@@ -57,6 +59,7 @@ struct dv_link {
     struct dv_link_cfg cfg;
     enum dv_link_state state;
     struct dv_buf in, out;
+    uint64_t out_total; /* bytes ever put into out */
     struct dv_link_stream *chunks[DV_LINK_MAX_STREAMS / DV_LINK_CHUNK];
     uint32_t n_slots;   /* ever used; client */
     uint32_t free_slot; /* slot + 1 of the first free one, 0 = none; client */

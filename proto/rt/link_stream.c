@@ -101,6 +101,7 @@ int dv_link_open_stream(struct dv_link *l, const struct dv_link_request *req, bo
     }
     s->user = user;
     s->local_ended = end;
+    s->head_end = l->out_total;
     *out_stream = s->id;
     return DV_OK;
 }
@@ -373,6 +374,7 @@ int dv_link_on_window(struct dv_link *l, const struct dv_lf_frame *f, struct dv_
         return dv_err_set(err, DV_E_PROTO, "WINDOW of %u on stream %u, which has %u", more, f->stream,
                           s->send_credit);
     s->send_credit += more;
+    s->was_credited = true;
     if (s->is_blocked && is_out_full(l))
         block(l, s);
     else if (s->is_blocked)
@@ -425,4 +427,16 @@ size_t dv_link_credit(const struct dv_link *l, uint32_t stream)
 {
     const struct dv_link_stream *s = dv_link_find(l, stream);
     return s && !s->local_ended ? s->send_credit : 0;
+}
+
+bool dv_link_was_credited(const struct dv_link *l, uint32_t stream)
+{
+    const struct dv_link_stream *s = dv_link_find(l, stream);
+    return s && s->was_credited;
+}
+
+bool dv_link_is_unsent(const struct dv_link *l, uint32_t stream)
+{
+    const struct dv_link_stream *s = dv_link_find(l, stream);
+    return s && s->head_end > l->out_total - dv_buf_len(&l->out);
 }

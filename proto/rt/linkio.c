@@ -83,7 +83,8 @@ static bool leave(struct dv_linkio *io)
 static void fail(struct dv_linkio *io, int code, const struct dv_err *err)
 {
     struct dv_buf *out = dv_link_out(io->link);
-    if (!io->is_connecting && io->fd >= 0 && dv_buf_len(out)) /* a REJECT should arrive, if it can */
+    bool may_be_reject = io->cfg.link.role == DV_LINK_SERVER; /* it should arrive, if it can */
+    if (may_be_reject && io->fd >= 0 && dv_buf_len(out))
         (void)!send(io->fd, dv_buf_ptr(out), dv_buf_len(out), MSG_NOSIGNAL | MSG_DONTWAIT);
     unwatch(io);
     if (io->fd >= 0)

@@ -240,6 +240,182 @@ static void a_replica_that_refuses_unseen_costs_the_client_nothing(void **state)
     rig_stop(g);
 }
 
+/* A POST to /function/f/count with a body of n bytes. */
+static char *upload(size_t n, bool chunked, size_t *out_n)
+{
+    struct dv_buf b = DV_BUF_INIT;
+    (void)dv_buf_addf(&b, "POST /function/f/count HTTP/1.1\r\nHost: h\r\n");
+    if (!chunked)
+        (void)dv_buf_addf(&b, "Content-Length: %zu\r\n\r\n", n);
+    else
+        (void)dv_buf_addf(&b, "Transfer-Encoding: chunked\r\n\r\n%zx\r\n", n);
+    for (size_t i = 0; i < n; i++)
+        (void)dv_buf_add_char(&b, 'b');
+    if (chunked)
+        (void)dv_buf_addf(&b, "\r\n0\r\n\r\n");
+    assert_int_equal(b.failed, 0);
+    char *text = dv_strndup(dv_buf_ptr(&b), dv_buf_len(&b));
+    assert_non_null(text);
+    *out_n = dv_buf_len(&b);
+    dv_buf_deinit(&b);
+    return text;
+}
+
+static void expect_count(struct client *c, size_t n)
+{
+    struct reply r;
+    char count[24];
+    client_read(c, "POST", &r);
+    if (r.status != 200)
+        fail_msg("%d %s", r.status, reply_body(&r));
+    (void)snprintf(count, sizeof(count), "%zu", n);
+    assert_string_equal(reply_body(&r), count);
+    reply_free(&r);
+}
+
+static void a_body_that_nobody_has_seen_goes_elsewhere_whole_whatever_its_size(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {16 * 1024 + 1, 100 * 1000, DV_LINK_WINDOW, DV_LINK_WINDOW + 1,
+                                   3000 * 1000};
+    struct rig *g = plain_rig();
+    struct client c = client_open(g);
+    for (size_t i = 0; i < 2 * DV_COUNT(sizes); i++) {
+        size_t n = sizes[i / 2], len;
+        char *text = upload(n, i % 2, &len);
+        g->refuse_next = 2;
+        g->refuse_why = DV_RESET_REFUSED;
+        client_send_n(&c, text, len);
+        expect_count(&c, n);
+        dv_free(text);
+    }
+    assert_int_equal(g->n_refused, 4 * (int)DV_COUNT(sizes));
+    client_close(&c);
+    rig_stop(g);
+}
+
+/* The agent holds the request for seconds (a container that hangs in its connect), then it turns out that
+ * nobody has seen it.  Until then no more than a window is on its way. */
+static void a_body_is_kept_until_credit_comes_back(void **state)
+{
+    (void)state;
+    struct rig *g = plain_rig();
+    size_t len, n = 250 * 1000;
+    char *text = upload(n, false, &len);
+    for (int i = 0; i < 2; i++) {
+        struct client c = client_open(g);
+        g->hold = g->withhold = true;
+        g->agent_got = 0;
+        client_send_n(&c, text, len); /* the rest waits in sockets */
+        rig_until(g, g->agent_got == DV_LINK_WINDOW);
+        rig_for(g, 30);
+        assert_int_equal(g->agent_got, DV_LINK_WINDOW);
+        g->hold = g->withhold = false;
+        agent_reset_all(g, DV_RESET_CONNECT);
+        expect_count(&c, n);
+        client_close(&c);
+    }
+    dv_free(text);
+    rig_stop(g);
+}
+
+/* Once part of it has been passed on there is no second try. */
+static void a_body_that_was_seen_in_part_is_not_sent_again(void **state)
+{
+    (void)state;
+    struct rig *g = plain_rig();
+    size_t len, n = 250 * 1000;
+    char *text = upload(n, false, &len);
+    struct client c = client_open(g);
+    struct reply r;
+    g->hold = true;
+    client_send_n(&c, text, len);
+    rig_until(g, g->agent_got == n);
+    int before = g->n_requests;
+    agent_reset_all(g, DV_RESET_CONNECT);
+    client_read(&c, "POST", &r);
+    assert_int_equal(r.status, 502);
+    assert_int_equal(g->n_requests, before);
+    reply_free(&r);
+    client_close(&c);
+    dv_free(text);
+    rig_stop(g);
+}
+
+/* Without a turn of the agent's loop. */
+static void expect_inside(struct rig *g, uint64_t n)
+{
+    struct dv_load load = {0};
+    for (int i = 0; i < 5000 && load.in_flight != n; i++) {
+        (void)usleep(1000);
+        assert_int_equal(dv_gateway_load(g->g, RIG_FN, &load), DV_OK);
+    }
+    assert_int_equal(load.in_flight, n);
+}
+
+/* Its connection is full of others' bodies and then breaks: those are told so, the one that never left is
+ * answered by the next connection. */
+static void a_request_that_never_left_is_not_lost_with_its_link(void **state)
+{
+    (void)state;
+    enum { N = 60 };
+    struct rig *g = rig_start(&(struct rig_options){.n_loops = 1});
+    rig_replicas(g, 1, 100);
+    size_t len, n = DV_LINK_WINDOW;
+    char *text = upload(n, false, &len);
+    struct client c[N], late = client_open(g);
+    expect_status(g, GET("/function/f"), "GET", 200); /* the link is there */
+    for (int i = 0; i < N; i++)
+        c[i] = client_open(g);
+    g->hold = true;
+    for (int i = 0; i < N; i++) { /* nobody turns the agent's loop */
+        size_t from = 0;
+        for (uint64_t until = dv_clock_now_ns(&dv_clock_system) + 20 * DV_MS;
+             from < len && dv_clock_now_ns(&dv_clock_system) < until;) {
+            ssize_t k = send(c[i].fd, text + from, len - from, MSG_NOSIGNAL | MSG_DONTWAIT);
+            from += k > 0 ? (size_t)k : 0;
+        }
+    }
+    expect_inside(g, N);
+    (void)usleep(100 * 1000); /* until nothing moves any more */
+    client_send(&late, GET("/function/f"));
+    expect_inside(g, N + 1);
+    g->hold = false;
+    agent_drop_links(g);
+    struct reply r;
+    client_read(&late, "GET", &r);
+    if (r.status != 200)
+        fail_msg("%d %s", r.status, reply_body(&r));
+    assert_int_equal(r.status, 200);
+    reply_free(&r);
+    client_close(&late);
+    client_read(&c[0], "POST", &r); /* had arrived, for all anybody knows */
+    assert_int_equal(r.status, 502);
+    reply_free(&r);
+    for (int i = 0; i < N; i++)
+        client_close(&c[i]);
+    dv_free(text);
+    rig_stop(g);
+}
+
+static void an_agent_that_is_stopped_is_named(void **state)
+{
+    (void)state;
+    struct rig *g = plain_rig();
+    struct client c = client_open(g);
+    struct reply r;
+    g->hold = true;
+    client_send(&c, GET("/function/f"));
+    rig_until(g, agent_streams(g) == 1);
+    agent_reset_all(g, DV_RESET_SHUTDOWN);
+    client_read(&c, "GET", &r);
+    assert_int_equal(r.status, 502);
+    assert_non_null(strstr(reply_body(&r), "node_stopped"));
+    reply_free(&r);
+    client_close(&c);
+    rig_stop(g);
+}
+
 static void a_replica_that_never_takes_a_request_is_given_up(void **state)
 {
     (void)state;
@@ -293,6 +469,11 @@ int main(void)
         cmocka_unit_test(a_function_removed_while_a_request_is_inside_lets_it_end),
         cmocka_unit_test(concurrency_is_kept_over_all_loops),
         cmocka_unit_test(a_replica_that_refuses_unseen_costs_the_client_nothing),
+        cmocka_unit_test(a_body_that_nobody_has_seen_goes_elsewhere_whole_whatever_its_size),
+        cmocka_unit_test(a_body_is_kept_until_credit_comes_back),
+        cmocka_unit_test(a_body_that_was_seen_in_part_is_not_sent_again),
+        cmocka_unit_test(a_request_that_never_left_is_not_lost_with_its_link),
+        cmocka_unit_test(an_agent_that_is_stopped_is_named),
         cmocka_unit_test(a_replica_that_never_takes_a_request_is_given_up),
         cmocka_unit_test(a_broken_link_ends_its_requests_and_is_made_again),
     };

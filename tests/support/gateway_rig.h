@@ -54,6 +54,7 @@ struct rig {
     int n_requests, n_resets, n_refused, refuse_next, on_demand;
     enum dv_link_reset refuse_why, last_reset;
     bool hold;          /* answer nothing until released */
+    bool withhold;      /* give no credit: nothing of a body has been passed on yet */
     uint64_t agent_got; /* body bytes of requests */
     uint8_t key[DV_LINK_KEY_BYTES];
     int port;
@@ -265,6 +266,8 @@ static void on_link_event(void *ctx, const struct dv_link_event *ev)
         if (!s || s->swallows)
             return;
         s->got += ev->bytes.n;
+        if (g->withhold)
+            return;
         if (s->is_echo || s->is_raw) { /* bodies that are echoed in the tests fit the window */
             assert_int_equal(dv_link_send(dv_linkio_link(io), s->id, ev->bytes.p, ev->bytes.n, false, &taken),
                              DV_OK);
@@ -358,6 +361,17 @@ static inline void rig_release(struct rig *g)
             continue;
         answer(g, s); /* held ones ask for nothing that frees the stream */
         stream_check(s);
+    }
+}
+
+/* End every stream out of turn. */
+static inline void agent_reset_all(struct rig *g, enum dv_link_reset why)
+{
+    DV_LIST_FOR_EACH_SAFE (it, &g->streams) {
+        struct agent_stream *s = DV_LIST_ENTRY(it, struct agent_stream, node);
+        assert_int_equal(dv_link_reset(dv_linkio_link(s->io), s->id, why), DV_OK);
+        dv_linkio_kick(s->io);
+        stream_free(s);
     }
 }
 

@@ -417,6 +417,72 @@ static void failures_say_whether_the_upstream_can_have_seen_the_request(void **s
     }
 }
 
+/* Between the turn's events and its writes. */
+static struct {
+    struct dv_timer timer;
+    bool is_half;
+} meanwhile;
+
+static void close_and_ask(struct dv_timer *t)
+{
+    (void)t;
+    if (meanwhile.is_half) {
+        assert_int_equal(shutdown(peer, SHUT_WR), 0);
+    } else {
+        (void)close(peer);
+        peer = -1;
+    }
+    begin("POST", DV_H1_LENGTH, 5);
+    size_t taken;
+    assert_int_equal(dv_h1up_send(up, "hello", 5, &taken), DV_OK);
+}
+
+static void ask_while_it_closes(bool is_half)
+{
+    open_up();
+    begin("GET", DV_H1_NO_BODY, 0);
+    hear("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    answered("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_true(seen.is_reusable);
+    meanwhile.timer = (struct dv_timer){.fn = close_and_ask};
+    meanwhile.is_half = is_half;
+    assert_int_equal(dv_timer_set(loop, &meanwhile.timer, 1), DV_OK);
+    assert_int_equal(dv_loop_turn(loop, 5), DV_OK);
+    assert_true(seen.n_errors || dv_h1up_has_written(up)); /* else the test would show nothing */
+    RUN_UNTIL(seen.n_errors);
+}
+
+static void a_request_written_to_a_connection_that_is_just_being_closed_was_not_seen(void **state)
+{
+    (void)state;
+    ask_while_it_closes(false);
+    assert_int_equal(seen.why, DV_H1UP_UNSENT);
+}
+
+static void a_half_closed_upstream_may_have_read_it(void **state)
+{
+    (void)state;
+    ask_while_it_closes(true);
+    assert_int_equal(seen.why, DV_H1UP_STALE);
+}
+
+static void an_upstream_that_closes_with_the_request_unread_may_have_read_it(void **state)
+{
+    (void)state;
+    open_up();
+    begin("GET", DV_H1_NO_BODY, 0);
+    hear("GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    answered("HTTP/1.1 204 No Content\r\n\r\n");
+    begin("POST", DV_H1_NO_BODY, 0);
+    assert_int_equal(dv_loop_turn(loop, 0), DV_OK);
+    char byte;
+    RUN_UNTIL(recv(peer, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1);
+    (void)close(peer); /* part of it may have been looked at: nobody knows */
+    peer = -1;
+    RUN_UNTIL(seen.n_errors);
+    assert_int_equal(seen.why, DV_H1UP_STALE);
+}
+
 static void a_refused_connection_is_told_later_and_apart(void **state)
 {
     (void)state;
@@ -652,6 +718,9 @@ int main(void)
         with_peer(an_answer_that_was_there_before_its_request_is_not_its_answer),
         with_peer(an_answer_that_overtakes_its_request_arrives_and_ends_the_connection),
         with_peer(failures_say_whether_the_upstream_can_have_seen_the_request),
+        with_peer(a_request_written_to_a_connection_that_is_just_being_closed_was_not_seen),
+        with_peer(a_half_closed_upstream_may_have_read_it),
+        with_peer(an_upstream_that_closes_with_the_request_unread_may_have_read_it),
         with_peer(a_refused_connection_is_told_later_and_apart),
         with_peer(an_idle_connection_that_closes_or_speaks_is_given_up),
         with_peer(a_connection_may_be_freed_inside_its_callbacks),
