@@ -146,7 +146,7 @@ part_asan() {
 part_bench() { # PRESET
     local name
     export DAVIT_BUILD=$PWD/build/$1 PYTHONDONTWRITEBYTECODE=1
-    for name in warm stream mixed fanout soak; do
+    for name in warm cores stream mixed fanout soak; do
         check bench "$name-smoke" timeout 180 "tests/bench/$name" --smoke --json
     done
     check bench cold-smoke env DAVIT_BIN="$DAVIT_BUILD/bin" timeout 180 tests/bench/cold --runs 1 --json

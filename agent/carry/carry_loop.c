@@ -164,6 +164,9 @@ static void *run(void *arg)
 {
     struct carry_loop *l = arg;
     sigset_t all;
+    char name[16];
+    (void)snprintf(name, sizeof(name), "carry/%d", l->index);
+    (void)pthread_setname_np(pthread_self(), name); /* for top, perf, and whoever pins it */
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_BLOCK, &all, NULL); /* signals are the state loop's */
     if (dv_loop_run(l->loop))

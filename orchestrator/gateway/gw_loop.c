@@ -286,6 +286,9 @@ static void *thread_main(void *arg)
 {
     struct dv_gw_loop *l = arg;
     struct dv_err err = DV_ERR_INIT;
+    char name[16];
+    (void)snprintf(name, sizeof(name), "gateway/%d", l->index);
+    (void)pthread_setname_np(pthread_self(), name); /* for top, perf, and whoever pins it */
     int rc = dv_loop_run(l->loop);
     if (rc)
         dv_log(DV_LOG_ERROR, "gateway loop ended", DV_LU("loop", l->index), DV_LE((err.code = rc, &err)));
