@@ -12,7 +12,7 @@ static struct ctl_event *event_slot(struct ctl_fn *f)
         return event_at(f, f->n_events++);
     if (f->cap_events < CTL_EVENTS_MAX &&
         f->first_event == 0) { /* the ring has not turned yet: it may grow in place */
-        size_t cap = f->cap_events ? f->cap_events * 2 : 8;
+        size_t cap = f->cap_events ? f->cap_events * 2 : 1;
         if (cap > CTL_EVENTS_MAX)
             cap = CTL_EVENTS_MAX;
         struct ctl_event *more = dv_realloc(f->events, cap * sizeof(*more));

@@ -115,10 +115,15 @@ int ctl_fn_load(struct dv_control *c, const struct dv_store_entry *e, struct dv_
     struct ctl_def *v = dv_zalloc(sizeof(*v));
     if (!v)
         return dv_err_set(err, DV_E_NOMEM, "loading functions");
-    int rc = dv_wire_decode(&dv_type_function, e->value, DV_STORE_VALUE_MAX, DV_WIRE_IGNORE_UNKNOWN,
-                            &v->arena, &v->def, err);
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    struct dv_function def;
+    int rc = dv_wire_decode(&dv_type_function, e->value, DV_STORE_VALUE_MAX, DV_WIRE_IGNORE_UNKNOWN, &arena,
+                            &def, err);
     if (!rc)
-        rc = dv_fn_spec_finish(&v->def.spec, &v->arena, err);
+        rc = dv_fn_spec_finish(&def.spec, &arena, err);
+    if (!rc &&
+        (rc = dv_wire_copy(&dv_type_function, &def, &v->arena, &v->def))) /* what is kept takes no more */
+        (void)dv_err_set(err, rc, "loading functions");
     if (rc) {
         ctl_def_free(v);
         return rc;

@@ -92,12 +92,14 @@ static int put_node(struct dv_control *c, const struct dv_node_record *rec, stru
 
 int ctl_node_load(struct dv_control *c, const struct dv_store_entry *e, struct dv_err *err)
 {
-    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT, exact = DV_ARENA_INIT;
     struct dv_node_record rec;
     int rc = dv_wire_decode(&dv_type_node_record, e->value, DV_STORE_VALUE_MAX, DV_WIRE_IGNORE_UNKNOWN,
                             &arena, &rec, err);
+    if (!rc && (rc = dv_wire_copy(&dv_type_node_record, &rec, &exact, &rec)))
+        (void)dv_err_set(err, rc, "loading nodes");
     struct ctl_node *n;
-    return rc ? rc : put_node(c, &rec, &arena, e->revision, &n, err);
+    return rc ? rc : put_node(c, &rec, &exact, e->revision, &n, err);
 }
 
 void ctl_node_tell_gateway(struct ctl_node *n)

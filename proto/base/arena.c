@@ -1,5 +1,6 @@
 #include "proto/base/arena.h"
 #include "proto/base/alloc.h"
+#include "proto/base/err.h"
 
 enum { BLOCK_BYTES = 4096 };
 
@@ -9,11 +10,8 @@ struct dv_arena_block {
     _Alignas(16) char bytes[];
 };
 
-static struct dv_arena_block *grow(struct dv_arena *a, size_t n)
+static struct dv_arena_block *add_block(struct dv_arena *a, size_t cap)
 {
-    size_t cap = BLOCK_BYTES - sizeof(struct dv_arena_block);
-    if (n > cap)
-        cap = n;
     struct dv_arena_block *b = dv_alloc(sizeof(*b) + cap);
     if (!b)
         return NULL;
@@ -22,21 +20,35 @@ static struct dv_arena_block *grow(struct dv_arena *a, size_t n)
     return b;
 }
 
-void *dv_arena_alloc(struct dv_arena *a, size_t n)
+int dv_arena_reserve(struct dv_arena *a, size_t n)
+{
+    if (n > SIZE_MAX / 2)
+        return DV_E_NOMEM;
+    return n == 0 || add_block(a, n) ? DV_OK : DV_E_NOMEM;
+}
+
+/* align: a power of two, at most 16. */
+static void *take(struct dv_arena *a, size_t n, size_t align)
 {
     if (n > SIZE_MAX / 2)
         return NULL;
-    n = (n + 15) & ~(size_t)15;
     struct dv_arena_block *b = a->blocks;
-    if (!b || b->cap - b->used < n) {
-        b = grow(a, n);
+    size_t at = b ? (b->used + align - 1) & ~(align - 1) : 0;
+    if (!b || at > b->cap || b->cap - at < n) {
+        size_t ordinary = BLOCK_BYTES - sizeof(*b);
+        b = add_block(a, n > ordinary ? n : ordinary);
         if (!b)
             return NULL;
+        at = 0;
     }
-    void *p = b->bytes + b->used;
-    b->used += n;
+    b->used = at + n;
     a->used_bytes += n;
-    return p;
+    return b->bytes + at;
+}
+
+void *dv_arena_alloc(struct dv_arena *a, size_t n)
+{
+    return take(a, n, 16);
 }
 
 void *dv_arena_zalloc(struct dv_arena *a, size_t n)
@@ -47,7 +59,7 @@ void *dv_arena_zalloc(struct dv_arena *a, size_t n)
 
 char *dv_arena_strndup(struct dv_arena *a, const char *s, size_t n)
 {
-    char *p = dv_arena_alloc(a, n + 1);
+    char *p = n < SIZE_MAX ? take(a, n + 1, 1) : NULL;
     if (!p)
         return NULL;
     if (n)

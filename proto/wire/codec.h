@@ -39,7 +39,8 @@ int dv_wire_from_json(const struct dv_wire_type *t, const struct cJSON *tree, un
 /* Append the message as compact JSON, fields in table order; empty optional ones left out.  DV_OK or
  * DV_E_NOMEM. */
 int dv_wire_encode(const struct dv_wire_type *t, const void *msg, struct dv_buf *out);
-/* Deep copy into arena.  DV_OK or DV_E_NOMEM. */
+/* Deep copy into arena; an arena that is empty takes one block of just the size needed.  DV_OK or DV_E_NOMEM.
+ */
 int dv_wire_copy(const struct dv_wire_type *t, const void *from, struct dv_arena *arena, void *to);
 bool dv_wire_equal(const struct dv_wire_type *t, const void *a, const void *b);
 /* Fill a struct with its table's defaults (zero where none is given). */

@@ -1,6 +1,8 @@
 /* The walkers that need no JSON: defaults, deep copy, comparison; and the path of an error. */
 #include "proto/wire/codec_internal.h"
 
+#include "proto/base/alloc.h"
+
 /* ---------------------------------------------------------------- path */
 
 void dv_path_text(const struct dv_path *p, char *out, size_t cap)
@@ -121,6 +123,77 @@ void dv_wire_defaults(const struct dv_wire_type *t, void *out)
         dv_field_default(&t->fields[i], out);
 }
 
+/* ---------------------------------------------------------------- size of a copy */
+
+/* Counts what the copy below takes of an arena, in the same order: objects aligned to 16, strings not. */
+static void count(size_t *used, size_t n, size_t align)
+{
+    *used = ((*used + align - 1) & ~(align - 1)) + n;
+}
+
+static void count_str(size_t *used, const char *s)
+{
+    if (s)
+        count(used, strlen(s) + 1, 1);
+}
+
+static void count_inside(const struct dv_wire_type *t, size_t *used, const void *msg);
+
+static void count_array(const struct dv_wire_type *t, size_t *used, const void *p, size_t n, size_t size)
+{
+    if (!n || !p)
+        return;
+    count(used, n * size, 16);
+    for (size_t i = 0; t && i < n; i++)
+        count_inside(t, used, (const char *)p + i * size);
+}
+
+static void count_field(const struct dv_field *f, size_t *used, const void *msg)
+{
+    const void *at = dv_at_c(msg, f->offset);
+    switch (f->kind) {
+    case DV_K_STR:
+        count_str(used, *(char *const *)at);
+        break;
+    case DV_K_STRS: {
+        const struct dv_strs *l = at;
+        count_array(NULL, used, l->v, l->n, sizeof(*l->v));
+        for (size_t i = 0; i < l->n; i++)
+            count_str(used, l->v[i]);
+        break;
+    }
+    case DV_K_KVS: {
+        const struct dv_kvs *m = at;
+        count_array(NULL, used, m->v, m->n, sizeof(*m->v));
+        for (size_t i = 0; i < m->n; i++) {
+            count_str(used, m->v[i].k);
+            count_str(used, m->v[i].v);
+        }
+        break;
+    }
+    case DV_K_OBJECT:
+        count_inside(f->type, used, at);
+        break;
+    case DV_K_POINTER:
+        count_array(f->type, used, *(void *const *)at, 1, f->type->size);
+        break;
+    case DV_K_LIST:
+        count_array(f->type, used, *(void *const *)at, dv_count_at(msg, f), f->type->size);
+        break;
+    case DV_K_IDS:
+        count_array(NULL, used, *(void *const *)at, dv_count_at(msg, f), sizeof(uint64_t));
+        break;
+    default:
+        break;
+    }
+}
+
+static void count_inside(const struct dv_wire_type *t, size_t *used, const void *msg)
+{
+    for (size_t i = 0; i < t->n_fields; i++)
+        count_field(&t->fields[i], used, msg);
+}
+
 /* ---------------------------------------------------------------- copy */
 
 static int copy_str(struct dv_arena *a, char **s)
@@ -213,13 +286,19 @@ static int copy_inside(const struct dv_wire_type *t, struct dv_arena *a, void *m
 
 int dv_wire_copy(const struct dv_wire_type *t, const void *from, struct dv_arena *arena, void *to)
 {
-    void *copy = dv_arena_alloc(arena, t->size);
+    void *copy = dv_alloc(t->size); /* to stays as it is until all went well */
     if (!copy)
         return DV_E_NOMEM;
     memcpy(copy, from, t->size);
-    int rc = copy_inside(t, arena, copy);
+    size_t bytes = 0;
+    if (!arena->blocks)
+        count_inside(t, &bytes, from);
+    int rc = dv_arena_reserve(arena, bytes);
+    if (!rc)
+        rc = copy_inside(t, arena, copy);
     if (!rc)
         memcpy(to, copy, t->size);
+    dv_free(copy);
     return rc;
 }
 

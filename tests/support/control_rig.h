@@ -290,6 +290,7 @@ struct rig {
 };
 
 static struct rig rig;
+static int rig_n_loops = 1; /* of the gateway */
 
 #define WAIT_FOR(cond)                                                                                       \
     do {                                                                                                     \
@@ -377,7 +378,7 @@ static inline void orchestrator_up(void)
                                 .listen = "127.0.0.1:0",
                                 .internal_path = internal,
                                 .api_path = "/nonexistent",
-                                .n_loops = 1,
+                                .n_loops = rig_n_loops,
                                 .user = "admin",
                                 .password = "x",
                                 .access_log_fd = -1,

@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include "proto/base/alloc.h"
+#include "proto/base/arena.h"
 #include "proto/base/buf.h"
 #include "proto/base/err.h"
 #include "proto/base/map.h"
@@ -136,6 +137,35 @@ static void a_failing_allocation_leaves_a_buffer_usable(void **state)
     assert_int_equal(dv_buf_add_c(&b, "x"), DV_OK);
 }
 
+static void an_arena_gives_aligned_objects_and_packed_strings_in_blocks_as_large_as_reserved(void **state)
+{
+    (void)state;
+    DV_AUTO_ARENA struct dv_arena a = DV_ARENA_INIT;
+    dv_alloc_fail_at(UINT64_MAX); /* counts */
+    assert_int_equal(dv_arena_reserve(&a, 16 + 4 + 3 + 9 + 32), DV_OK);
+    char *object = dv_arena_alloc(&a, 16), *s = dv_arena_strdup(&a, "abc"), *t = dv_arena_strdup(&a, "de");
+    assert_ptr_equal(s, object + 16);
+    assert_ptr_equal(t, s + 4);
+    char *other = dv_arena_zalloc(&a, 32);
+    assert_int_equal((uintptr_t)object % 16, 0);
+    assert_ptr_equal(other, object + 32);
+    assert_int_equal(dv_alloc_count(), 1);
+    assert_string_equal(s, "abc");
+    assert_string_equal(t, "de");
+    assert_int_equal(a.used_bytes, 16 + 4 + 3 + 32);
+    assert_non_null(dv_arena_strdup(&a, "more")); /* goes on in a block of ordinary size */
+    assert_non_null(dv_arena_alloc(&a, 2000));
+    assert_int_equal(dv_alloc_count(), 2);
+    dv_alloc_fail_at(1);
+    assert_int_equal(dv_arena_reserve(&a, 10), DV_E_NOMEM);
+    dv_alloc_fail_at(0);
+    assert_int_equal(dv_arena_reserve(&a, SIZE_MAX), DV_E_NOMEM);
+    assert_null(dv_arena_alloc(&a, SIZE_MAX - 8));
+    assert_null(dv_arena_strndup(&a, "", SIZE_MAX));
+    dv_arena_reset(&a);
+    assert_int_equal(a.used_bytes, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +178,7 @@ int main(void)
         cmocka_unit_test(json_strings_are_escaped),
         cmocka_unit_test(a_map_keeps_what_was_put_through_any_order_of_removal),
         cmocka_unit_test(a_failing_allocation_leaves_a_buffer_usable),
+        cmocka_unit_test(an_arena_gives_aligned_objects_and_packed_strings_in_blocks_as_large_as_reserved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

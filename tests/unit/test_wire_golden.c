@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "proto/base/rng.h"
+#include "proto/base/alloc.h"
 #include "proto/wire/codec_internal.h"
 
 static const struct {
@@ -237,6 +238,32 @@ static void random_messages_survive_encode_decode_and_copy(void **state)
     }
 }
 
+/* What is kept (functions, nodes, reports: many of them) must not take a block of ordinary size each. */
+static void a_copy_into_an_empty_arena_takes_one_block_of_just_its_size(void **state)
+{
+    (void)state;
+    static const struct dv_wire_type *const types[] = {&dv_type_function,    &dv_type_replica_report,
+                                                       &dv_type_node_record, &dv_type_node_report,
+                                                       &dv_type_control,     &dv_type_report};
+    for (uint64_t seed = 0; seed < 600; seed++) {
+        DV_AUTO_ARENA struct dv_arena a = DV_ARENA_INIT, kept = DV_ARENA_INIT;
+        struct gen g = {.arena = &a};
+        const struct dv_wire_type *t = types[seed % DV_COUNT(types)];
+        dv_rng_init(&g.rng, seed);
+        void *msg = dv_arena_alloc(&a, t->size), *copy = dv_arena_alloc(&a, t->size);
+        fill(&g, t, msg);
+        dv_alloc_fail_at(UINT64_MAX); /* counts */
+        assert_int_equal(dv_wire_copy(t, msg, &kept, copy), DV_OK);
+        uint64_t n = dv_alloc_count();
+        bool is_flat = kept.used_bytes == 0;
+        assert_int_equal(n, is_flat ? 1 : 2); /* the struct on its way, and the block */
+        assert_non_null(dv_arena_strndup(&kept, "", 0));
+        assert_int_equal(dv_alloc_count(), n + 1); /* there was no room left in it */
+        dv_alloc_fail_at(0);
+        assert_true(dv_wire_equal(t, msg, copy));
+    }
+}
+
 static void a_copy_shares_nothing_with_its_original(void **state)
 {
     (void)state;
@@ -285,6 +312,7 @@ int main(void)
         cmocka_unit_test(golden_files_are_read_and_written_back_byte_by_byte),
         cmocka_unit_test(a_golden_file_without_optional_fields_is_still_read),
         cmocka_unit_test(random_messages_survive_encode_decode_and_copy),
+        cmocka_unit_test(a_copy_into_an_empty_arena_takes_one_block_of_just_its_size),
         cmocka_unit_test(a_copy_shares_nothing_with_its_original),
         cmocka_unit_test(a_difference_anywhere_is_seen),
     };
