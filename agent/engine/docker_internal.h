@@ -100,6 +100,8 @@ void dk_start(struct dv_engine *e, const char *id, dv_engine_done *done, void *c
 void dk_stop(struct dv_engine *e, const char *id, int64_t grace_ms, dv_engine_done *done, void *ctx);
 void dk_kill(struct dv_engine *e, const char *id, const char *signal, dv_engine_done *done, void *ctx);
 void dk_remove(struct dv_engine *e, const char *id, bool force, dv_engine_done *done, void *ctx);
+void dk_update(struct dv_engine *e, const char *id, const struct dv_engine_limits *limits,
+               dv_engine_done *done, void *ctx);
 void dk_inspect(struct dv_engine *e, const char *id,
                 void (*done)(void *, int, const struct dv_engine_container *, const struct dv_err *),
                 void *ctx);

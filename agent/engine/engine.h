@@ -59,6 +59,10 @@ struct dv_engine_create {
      * rotation (or none), init off. */
 };
 
+struct dv_engine_limits { /* 0: leave as it is */
+    int64_t memory_bytes, cpu_mcpu, pids;
+};
+
 struct dv_engine_container { /* list and inspect */
     char id[72];
     char name[80], state[16]; /* created running paused restarting removing exited dead */
@@ -122,6 +126,9 @@ struct dv_engine_ops {
                  void *ctx); /* DV_CONFLICT: not running */
     void (*remove)(struct dv_engine *e, const char *id, bool force, dv_engine_done *done,
                    void *ctx); /* gone is DV_OK */
+    /* Other limits for a container that runs. */
+    void (*update)(struct dv_engine *e, const char *id, const struct dv_engine_limits *limits,
+                   dv_engine_done *done, void *ctx);
     void (*inspect)(struct dv_engine *e, const char *id,
                     void (*done)(void *ctx, int code, const struct dv_engine_container *c,
                                  const struct dv_err *err),

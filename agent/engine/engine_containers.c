@@ -75,8 +75,17 @@ static void put_mounts(struct dv_buf *b, const struct dv_engine_create *spec)
     (void)dv_buf_add_char(b, ']');
 }
 
-/* What a container may not do, and how much it may use.  Swap is as large as memory, that is none of its own:
- * a function past its limit is killed, not slowed to a crawl. */
+/* Swap is as large as memory, that is none of its own: a function past its limit is killed, not slowed to a
+ * crawl. */
+static void put_limits(struct dv_buf *b, int64_t memory_bytes, int64_t cpu_mcpu, int64_t pids)
+{
+    put_i64(b, "PidsLimit", pids);
+    put_i64(b, "Memory", memory_bytes);
+    put_i64(b, "MemorySwap", memory_bytes);
+    put_i64(b, "NanoCpus", cpu_mcpu * 1000000);
+}
+
+/* What a container may not do, and how much it may use. */
 static void put_host_config(struct dv_buf *b, const struct dv_engine_create *spec)
 {
     key(b, "HostConfig");
@@ -91,10 +100,7 @@ static void put_host_config(struct dv_buf *b, const struct dv_engine_create *spe
                               * its own /tmp, runc 1.1 keeps that directory's mode */
         (void)dv_buf_addf(b, ",\"Tmpfs\":{\"/tmp\":\"rw,exec,nosuid,nodev,mode=1777,size=%lld\"}",
                           (long long)spec->tmp_bytes);
-    put_i64(b, "PidsLimit", spec->pids);
-    put_i64(b, "Memory", spec->memory_bytes);
-    put_i64(b, "MemorySwap", spec->memory_bytes);
-    put_i64(b, "NanoCpus", spec->cpu_mcpu * 1000000);
+    put_limits(b, spec->memory_bytes, spec->cpu_mcpu, spec->pids);
     if (spec->files > 0)
         (void)dv_buf_addf(b, ",\"Ulimits\":[{\"Name\":\"nofile\",\"Soft\":%lld,\"Hard\":%lld}]",
                           (long long)spec->files, (long long)spec->files);
@@ -208,6 +214,26 @@ void dk_remove(struct dv_engine *e, const char *id, bool force, dv_engine_done *
     unsigned ok = 1u << DV_NOT_FOUND | (force ? 1u << DV_CONFLICT : 0);
     order(dk_plain_new(of(e), done, ctx, ok), "DELETE", "removing", id,
           "?v=true&force=", force ? "true" : "false", DK_CALL_TIMEOUT_MS);
+}
+
+void dk_update(struct dv_engine *e, const char *id, const struct dv_engine_limits *limits,
+               dv_engine_done *done, void *ctx)
+{
+    struct dk_plain *p = dk_plain_new(of(e), done, ctx, 0);
+    if (!p)
+        return;
+    DV_AUTO_BUF struct dv_buf path = DV_BUF_INIT;
+    DV_AUTO_BUF struct dv_buf body = DV_BUF_INIT;
+    (void)snprintf(p->job.what, sizeof(p->job.what), "limiting container %.12s", id);
+    (void)dv_buf_add_c(&path, "/containers/");
+    dk_escape(&path, id, "");
+    (void)dv_buf_add_c(&path, "/update");
+    (void)dv_buf_add_char(&body, '{');
+    put_limits(&body, limits->memory_bytes, limits->cpu_mcpu, limits->pids);
+    (void)dv_buf_add_char(&body, '}');
+    if (body.failed)
+        path.failed = body.failed;
+    dk_send(&p->job, "POST", &path, dv_buf_sv(&body), NULL, DK_CALL_TIMEOUT_MS);
 }
 
 /* ---- inspect and list ---- */

@@ -489,6 +489,7 @@ static const struct dv_engine_ops docker_ops = {
     .stop = dk_stop,
     .kill = dk_kill,
     .remove = dk_remove,
+    .update = dk_update,
     .inspect = dk_inspect,
     .list = dk_list,
     .logs = dk_logs,

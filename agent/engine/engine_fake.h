@@ -20,6 +20,7 @@ enum dv_engine_fake_op {
     DV_FAKE_STOP,
     DV_FAKE_KILL,
     DV_FAKE_REMOVE,
+    DV_FAKE_UPDATE,
     DV_FAKE_INSPECT,
     DV_FAKE_LIST,
     DV_FAKE_LOGS,

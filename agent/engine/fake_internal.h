@@ -43,7 +43,7 @@ struct task {
     any_fn done, each; /* of the user; cast back by the operation that set them */
     void *ctx;
     char id[160]; /* container, image, label or network */
-    int64_t a, b;
+    int64_t a, b, c;
     bool flag, is_stream, is_cancelled, is_busy;
     struct container *made; /* create: not yet among the containers */
 };

@@ -140,7 +140,7 @@ typedef void image_done(void *, int, const struct dv_engine_image *, const struc
 typedef void images_done(void *, int, const struct dv_image_ref *, size_t, const struct dv_err *);
 typedef void progress_fn(void *, int, const char *);
 
-/* A name without a tag means "latest". */
+/* A name without a tag means "latest"; an id is a name too. */
 struct image *dv_fake_find_image(const struct dv_engine_fake *f, const char *name)
 {
     char full[192];
@@ -149,7 +149,7 @@ struct image *dv_fake_find_image(const struct dv_engine_fake *f, const char *nam
     (void)snprintf(full, sizeof(full), "%s%s", name, has_tag ? "" : ":latest");
     DV_LIST_FOR_EACH (it, &f->images) {
         struct image *i = DV_LIST_ENTRY(it, struct image, node);
-        if (strcmp(i->name, full) == 0)
+        if (strcmp(i->name, full) == 0 || strcmp(i->img.id, name) == 0)
             return i;
     }
     return NULL;
@@ -391,6 +391,33 @@ static void fake_remove(struct dv_engine *e, const char *id, bool force, dv_engi
     begin_plain(e, DV_FAKE_REMOVE, id, act_remove, 0, force, done, ctx);
 }
 
+static int act_update(struct task *t, struct dv_err *err)
+{
+    struct container *c = dv_fake_find(t->f, t->id);
+    if (!c)
+        return absent(t, err);
+    if (t->a && t->a < MEMORY_MIN)
+        return dv_err_set(err, DV_INVALID, "Minimum memory limit allowed is 6MB");
+    c->spec.memory_bytes = t->a ? t->a : c->spec.memory_bytes;
+    c->spec.cpu_mcpu = t->b ? t->b : c->spec.cpu_mcpu;
+    c->spec.pids = t->c ? t->c : c->spec.pids;
+    return DV_OK;
+}
+
+static void fake_update(struct dv_engine *e, const char *id, const struct dv_engine_limits *limits,
+                        dv_engine_done *done, void *ctx)
+{
+    struct task *t = begin(e, DV_FAKE_UPDATE, id, (any_fn)done, ctx);
+    if (!t) {
+        done(ctx, DV_E_NOMEM, no_memory());
+        return;
+    }
+    t->act = act_update;
+    t->a = limits->memory_bytes;
+    t->b = limits->cpu_mcpu;
+    t->c = limits->pids;
+}
+
 /* ---- inspect and list ---- */
 
 typedef void inspect_done(void *, int, const struct dv_engine_container *, const struct dv_err *);
@@ -550,6 +577,7 @@ const struct dv_engine_ops dv_fake_ops = {
     .stop = fake_stop,
     .kill = fake_kill,
     .remove = fake_remove,
+    .update = fake_update,
     .inspect = fake_inspect,
     .list = fake_list,
     .logs = fake_logs,

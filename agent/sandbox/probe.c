@@ -1,7 +1,8 @@
 /* Is a container listening yet?  A TCP connect, or a GET of its health path that answers below 400.
  *
  * The first probes come in quick steps (2, 5, 10 ms), since most functions listen within a few milliseconds
- * and every one of these is part of a cold start; after that at the function's own interval. */
+ * and every one of these is part of a cold start; after that at the function's own interval.  Eager ones, of
+ * a program that begins in a sandbox made before, start at 0.3 ms and grow by half each time. */
 #include "agent/sandbox/sandbox_internal.h"
 #include "proto/base/alloc.h"
 #include "proto/rt/h1up.h"
@@ -9,6 +10,8 @@
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { EAGER_NS = 300000 };
 
 struct sb_probe {
     struct sb_probe_cfg cfg;
@@ -38,10 +41,16 @@ static void drop_try(struct sb_probe *p)
     p->is_trying = false;
 }
 
-static uint64_t step_ms(const struct sb_probe *p)
+static uint64_t step_ns(const struct sb_probe *p)
 {
     uint64_t step = p->tries <= 5 ? 2 : p->tries <= 10 ? 5 : p->tries <= 20 ? 10 : p->cfg.interval_ms;
-    return step < p->cfg.interval_ms ? step : p->cfg.interval_ms;
+    step *= DV_MS;
+    if (p->cfg.is_eager && p->tries < 16) { /* half as long again each time: never found a third too late */
+        step = EAGER_NS;
+        for (unsigned i = 0; i < p->tries; i++)
+            step += step / 2;
+    }
+    return step < p->cfg.interval_ms * DV_MS ? step : p->cfg.interval_ms * DV_MS;
 }
 
 static void finish(struct sb_probe *p, int code)
@@ -60,7 +69,7 @@ static void again(struct sb_probe *p, const char *why)
         finish(p, DV_DEADLINE);
         return;
     }
-    if (dv_timer_set(p->cfg.loop, &p->timer, now + step_ms(p) * DV_MS)) {
+    if (dv_timer_set(p->cfg.loop, &p->timer, now + step_ns(p))) {
         finish(p, DV_E_NOMEM);
         return;
     }
@@ -190,12 +199,13 @@ int sb_probe_start(const struct sb_probe_cfg *cfg, struct sb_probe **out)
     p->fd = -1;
     p->io = (struct dv_io){.fd = -1, .fn = on_connect};
     p->timer.fn = on_timer;
+    p->timer.is_precise = cfg->is_eager;
     p->started_ns = p->told_ns = dv_loop_now(cfg->loop);
     (void)snprintf(p->path, sizeof(p->path), "%s%s", cfg->path && cfg->path[0] == '/' ? "" : "/",
                    cfg->path ? cfg->path : "");
     int rc = dv_addr_parse(cfg->address, &p->address, NULL);
     if (!rc) /* now, but from the loop */
-        rc = dv_timer_set(cfg->loop, &p->timer, p->started_ns);
+        rc = dv_timer_set(cfg->loop, &p->timer, p->started_ns + (cfg->is_eager ? EAGER_NS : 0));
     if (rc) {
         dv_free(p);
         return rc;

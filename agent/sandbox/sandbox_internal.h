@@ -219,6 +219,7 @@ struct sb_probe_cfg {
     const char *address, *path; /* path NULL: connecting is enough */
     uint64_t timeout_ms, interval_ms;
     uint64_t deadline_ns; /* 0: none */
+    bool is_eager;        /* it may listen within a fraction of a millisecond */
     /* Exactly once, never from inside sb_probe_start: DV_OK, or DV_DEADLINE with the last reason. */
     void (*on_done)(void *ctx, int code, const char *why);
     /* Now and then while it stays silent. */

@@ -290,13 +290,38 @@ static int collect(struct dv_loop *l, int ms)
     return n;
 }
 
+/* The next timer is a precise one, due before the wait would end otherwise. */
+static bool is_short(const struct dv_loop *l, int ms, struct timespec *out)
+{
+    if (ms == 0 || !l->n_heap || !l->heap[1]->is_precise)
+        return false;
+    uint64_t now = dv_clock_now_ns(l->clock), at = l->heap[1]->at_ns;
+    uint64_t left = at <= now ? 0 : at - now;
+    if (left >= DV_S || (ms > 0 && left > (uint64_t)ms * DV_MS))
+        return false;
+    *out = (struct timespec){.tv_nsec = (long)left};
+    return true;
+}
+
+static int wait_events(struct dv_loop *l, int max_wait_ms)
+{
+    struct timespec ts;
+    int ms = wait_ms(l, max_wait_ms);
+    if (is_short(l, ms, &ts)) {
+        int n = epoll_pwait2(l->epfd, l->batch, BATCH, &ts, NULL);
+        if (n >= 0 || errno != ENOSYS) /* kernels before 5.11 */
+            return n;
+    }
+    return collect(l, ms);
+}
+
 int dv_loop_turn(struct dv_loop *l, int max_wait_ms)
 {
     if (!l->is_owned) {
         l->thread = pthread_self();
         l->is_owned = true;
     }
-    int n = collect(l, wait_ms(l, max_wait_ms));
+    int n = wait_events(l, max_wait_ms);
     if (n < 0 && errno != EINTR)
         return DV_E_IO;
     l->now_ns = dv_clock_now_ns(l->clock);

@@ -25,6 +25,7 @@ struct dv_timer {
     uint64_t at_ns; /* absolute, monotonic */
     size_t pos;     /* 1-based place in the heap; 0 = not armed */
     void (*fn)(struct dv_timer *t);
+    bool is_precise; /* due within some 100 us; others within a millisecond, which costs fewer wake-ups */
 };
 
 /* Work for the end of this turn; runs once per dv_loop_defer, in order of request. */

@@ -560,6 +560,23 @@ static void removing_what_runs_needs_force(void **state)
     assert_int_equal(ew.code, DV_NOT_FOUND);
 }
 
+static void limits_of_a_running_container_are_changed(void **state)
+{
+    (void)state;
+    NEEDS_ENGINE();
+    create_sleeper();
+    EW_OK(start, ew.id, ew_done);
+    const struct dv_engine_limits wider = {.memory_bytes = 64 << 20, .cpu_mcpu = 1000, .pids = 99};
+    EW_OK(update, ew.id, &wider, ew_done);
+    const struct dv_engine_limits narrower = {.memory_bytes = 16 << 20};
+    EW_OK(update, ew.id, &narrower, ew_done);
+    const struct dv_engine_limits impossible = {.memory_bytes = 1 << 20};
+    EW_CALL(update, ew.id, &impossible, ew_done);
+    assert_int_not_equal(ew.code, DV_OK);
+    EW_CALL(update, "0123456789abcdef", &wider, ew_done);
+    assert_int_equal(ew.code, DV_NOT_FOUND);
+}
+
 static void a_network_is_made_once(void **state)
 {
     (void)state;
@@ -712,6 +729,7 @@ int main(void)
     X(what_cannot_be_created_says_why)                                                                       \
     X(a_signal_needs_a_running_container)                                                                    \
     X(removing_what_runs_needs_force)                                                                        \
+    X(limits_of_a_running_container_are_changed)                                                             \
     X(a_network_is_made_once)                                                                                \
     X(calls_and_failures_are_counted)                                                                        \
     X(closing_ends_what_is_under_way_in_silence)                                                             \
