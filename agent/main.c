@@ -103,6 +103,7 @@ static int open_sandbox(struct agent *a, struct dv_err *err)
                                  .init_path = a->set.init_path,
                                  .network = a->set.network,
                                  .replicas_max = a->set.max_replicas,
+                                 .primed_max = a->set.primed_max,
                                  .ready_networks = a->set.ready_networks,
                                  .on_change = on_change,
                                  .on_logs = on_logs,

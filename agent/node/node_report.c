@@ -61,16 +61,20 @@ void dv_node_report_fill(struct dv_node_meter *m, const struct dv_sandbox *sb, c
         .cpu_used_mcpu = m->cpu_used_mcpu,
         .replicas_max = replicas_max,
         .images = *e.images,
+        .pools = (struct dv_pool *)(uintptr_t)e.pools,
+        .n_pools = e.n_pools,
         .engine_calls = (int64_t)calls,
         .engine_errors = (int64_t)errors};
     m->was_told = true;
     m->was_ok = e.is_ok;
     m->images_version = e.images_version;
+    m->pools_version = e.pools_version;
 }
 
 bool dv_node_report_is_news(const struct dv_node_meter *m, const struct dv_sandbox *sb)
 {
     struct dv_sandbox_engine_state e;
     dv_sandbox_engine(sb, &e);
-    return !m->was_told || m->was_ok != e.is_ok || m->images_version != e.images_version;
+    return !m->was_told || m->was_ok != e.is_ok || m->images_version != e.images_version ||
+           m->pools_version != e.pools_version;
 }

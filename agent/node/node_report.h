@@ -10,7 +10,7 @@ struct dv_node_meter { /* between two reports; zero it at first */
     uint64_t at_ns;
     int64_t cpu_used_us, cpu_used_mcpu;
     bool was_ok, was_told;
-    uint64_t images_version;
+    uint64_t images_version, pools_version;
 };
 
 /* Fill out for a report; strings are borrowed from the sandbox and static memory. */

@@ -142,6 +142,8 @@ static void obey(struct dv_session *s, struct dv_sv json)
         dv_sandbox_stop(s->sandbox, msg.stop);
     else if (msg.sync)
         dv_sandbox_sync(s->sandbox, msg.sync);
+    else if (msg.pools)
+        dv_sandbox_pools(s->sandbox, msg.pools);
     else if (msg.logs)
         dv_sandbox_logs(s->sandbox, msg.logs);
 }

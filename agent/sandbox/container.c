@@ -2,9 +2,6 @@
 #include "agent/sandbox/sandbox_internal.h"
 #include "proto/base/alloc.h"
 
-#define INIT_TARGET    "/.davit/init"
-#define SECRETS_TARGET "/var/openfaas/secrets"
-
 static char *text(struct dv_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static char *text(struct dv_arena *a, const char *fmt, ...)
 {
@@ -57,7 +54,7 @@ static int fill_env(const struct sb_replica *r, struct dv_arena *a, struct dv_st
     if (!is_given(spec, "OPENFAAS_NAME"))
         add(&env, text(a, "OPENFAAS_NAME=%s", spec->name));
     if (spec->secrets.n)
-        add(&env, text(a, "DAVIT_SECRETS=%s", SECRETS_TARGET));
+        add(&env, text(a, "DAVIT_SECRETS=%s", SB_SECRETS_TARGET));
     for (size_t i = 0; i < spec->env.n; i++)
         if (strcmp(spec->env.v[i].k, "PORT") != 0) /* the platform's: the probe goes there */
             add(&env, text(a, "%s=%s", spec->env.v[i].k, spec->env.v[i].v));
@@ -76,7 +73,7 @@ static int fill_argv(const struct sb_replica *r, struct dv_arena *a, struct dv_e
     }
     if (list_init(&entry, a, 1) || list_init(&command, a, spec->entrypoint.n + spec->command.n + 8))
         return DV_E_NOMEM;
-    add(&entry, text(a, "%s", INIT_TARGET));
+    add(&entry, text(a, "%s", SB_INIT_TARGET));
     add(&command, text(a, "stdio"));
     add(&command, text(a, "--port"));
     add(&command, text(a, "%lld", (long long)spec->port));
@@ -121,13 +118,13 @@ static int fill_mounts(const struct sb_replica *r, struct dv_arena *a, struct dv
         return DV_E_NOMEM;
     out->mounts = m;
     if (r->cmd.spec.protocol == DV_PROTO_STDIO)
-        m[out->n_mounts++] = (struct dv_engine_mount){r->sb->cfg.init_path, INIT_TARGET, true};
+        m[out->n_mounts++] = (struct dv_engine_mount){r->sb->cfg.init_path, SB_INIT_TARGET, true};
     if (r->cmd.n_secrets) {
         int rc = sb_secrets_path(r, secrets, sizeof(secrets));
         char *source = rc ? NULL : dv_arena_strdup(a, secrets);
         if (!source)
             return DV_E_NOMEM;
-        m[out->n_mounts++] = (struct dv_engine_mount){source, SECRETS_TARGET, true};
+        m[out->n_mounts++] = (struct dv_engine_mount){source, SB_SECRETS_TARGET, true};
     }
     return DV_OK;
 }
@@ -155,4 +152,31 @@ int sb_container_spec(struct sb_replica *r, struct dv_arena *a, struct dv_engine
     if (!rc)
         rc = fill_labels(r, a, &out->labels);
     return rc ? rc : fill_mounts(r, a, out);
+}
+
+int sb_container_run(const struct sb_replica *r, const struct sb_pool *p, struct dv_arena *a,
+                     struct dv_gate_run *out)
+{
+    struct dv_engine_create asked = {0};
+    struct list argv;
+    *out = (struct dv_gate_run){0};
+    int rc = fill_env(r, a, &out->env);
+    if (!rc)
+        rc = fill_argv(r, a, &asked);
+    if (rc)
+        return rc;
+    /* As the engine does: a command replaces the image's, an entrypoint drops that too. */
+    bool is_whole = asked.entrypoint.n > 0;
+    const struct dv_strs *entry = is_whole ? &asked.entrypoint : &p->entrypoint;
+    const struct dv_strs *command = asked.command.n || is_whole ? &asked.command : &p->command;
+    if (!entry->n && !command->n)
+        return DV_INVALID;
+    if (list_init(&argv, a, entry->n + command->n))
+        return DV_E_NOMEM;
+    for (size_t i = 0; i < entry->n; i++)
+        add(&argv, entry->v[i]);
+    for (size_t i = 0; i < command->n; i++)
+        add(&argv, command->v[i]);
+    out->argv = argv.s;
+    return DV_OK;
 }

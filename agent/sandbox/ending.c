@@ -128,8 +128,9 @@ static void last_words(struct sb_replica *r)
         return;
     }
     r->calls++;
+    /* Told before the engine knew: followed, the lines end when it has them all. */
     r->logs_handle =
-        sb_ops(s)->logs(s->cfg.engine, r->container, SB_TAIL_LINES, 0, false, on_word, on_words, r);
+        sb_ops(s)->logs(s->cfg.engine, r->container, SB_TAIL_LINES, 0, r->is_end_told, on_word, on_words, r);
 }
 
 /* ---- failing ---- */

@@ -17,7 +17,7 @@
 
 enum { FILE_MAX = 1 << 20 };
 
-static int put_file(const char *path, struct dv_sv bytes, mode_t mode, struct dv_err *err)
+int sb_file_put(const char *path, struct dv_sv bytes, mode_t mode, struct dv_err *err)
 {
     DV_AUTO_FD int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
@@ -59,7 +59,7 @@ int sb_file_save(struct sb_replica *r, struct dv_err *err)
         rc = replica_path(r, ".new", temp, sizeof(temp));
     if (rc)
         return dv_err_set(err, rc, "saving the replica");
-    rc = put_file(temp, dv_buf_sv(&text), 0600, err);
+    rc = sb_file_put(temp, dv_buf_sv(&text), 0600, err);
     if (!rc && rename(temp, path) < 0)
         rc = dv_err_sys(err, DV_E_IO, errno, "%s", path);
     return rc;
@@ -88,6 +88,8 @@ void sb_file_drop(struct sb_replica *r)
     if (!replica_path(r, ".json", path, sizeof(path)) && unlink(path) < 0 && errno != ENOENT)
         dv_log(DV_LOG_WARN, "cannot remove a replica's file", DV_LS("path", path), DV_LI("errno", errno));
     secrets_drop(r);
+    if (r->box)
+        sb_box_over(r->box);
 }
 
 static int load_one(struct dv_sandbox *s, const char *path,
@@ -140,6 +142,8 @@ int sb_files_load(struct dv_sandbox *s, void (*each)(struct dv_sandbox *s, const
 int sb_secrets_path(const struct sb_replica *r, char *out, size_t cap)
 {
     char id[DV_ID_TEXT];
+    if (r->box) /* already mounted into it */
+        return sb_box_path(r->box, "/secrets", out, cap);
     dv_id_text(r->id, id);
     int n = snprintf(out, cap, "%s/%s", r->sb->secrets_dir, id);
     return n > 0 && (size_t)n < cap ? DV_OK : DV_TOO_LARGE;
@@ -167,7 +171,7 @@ int sb_secrets_write(struct sb_replica *r, struct dv_err *err)
         if (n < 0 || !dv_name_valid(v->name))
             return dv_err_set(err, DV_INVALID, "secret %s is malformed", v->name);
         (void)snprintf(path, sizeof(path), "%s/%s", dir, v->name);
-        rc = put_file(path, dv_sv(bytes, (size_t)n), 0444, err);
+        rc = sb_file_put(path, dv_sv(bytes, (size_t)n), 0444, err);
         explicit_bzero(bytes, (size_t)n);
     }
     return rc;

@@ -152,6 +152,7 @@ static void on_inspected(void *ctx, int code, const struct dv_engine_image *got,
         return;
     }
     img->state = IMG_HERE;
+    sb_pools_image(img->sb, img->name, got);
     release(img, DV_REASON_NONE, DV_OK, NULL);
 }
 

@@ -3,6 +3,8 @@
  *   LOST -> IMAGE -> QUEUE -> CREATE -> START -> INSPECT -> PROBE -> WARM
  *     `------------------ adopted ------------------^
  *
+ * Where a primed sandbox is ready it is opened instead (box.c): LOST -> PROBE -> WARM.
+ *
  * A cold start is these engine calls and nothing else; nothing is asked twice, and each step begins in the
  * callback of the one before.  A replica that is asked to stop while a call is under way goes down when the
  * call is back. */
@@ -107,6 +109,8 @@ void sb_replica_free(struct sb_replica *r)
     dv_list_remove(&r->in_image);
     dv_list_remove(&r->in_queue);
     sb_probe_free(r->probe);
+    if (r->box)
+        r->box->replica = NULL;
     if (r->holder) /* the agent ends; its containers stay */
         sb_holder_pass(r->holder, NULL, NULL);
     dv_timer_cancel(s->cfg.loop, &r->timer);
@@ -138,6 +142,9 @@ bool sb_replica_back(struct sb_replica *r)
 void sb_replica_begin(struct sb_replica *r)
 {
     struct dv_err err = DV_ERR_INIT;
+    struct sb_box *box = sb_pools_find(r->sb, &r->cmd.spec);
+    if (box && sb_box_open(box, r) == DV_OK) /* needs no engine */
+        return;
     if (!r->sb->is_ok) {
         sb_replica_fail(r, DV_REASON_ENGINE_DOWN,
                         r->sb->engine_message[0] ? r->sb->engine_message
@@ -292,11 +299,12 @@ void sb_queue_run(struct dv_sandbox *s)
         create(r);
     }
     sb_nets_refill(s);
+    sb_pools_refill(s);
 }
 
 /* ---- start, inspect ---- */
 
-static void set_address(struct sb_replica *r, const char *ip)
+void sb_replica_set_address(struct sb_replica *r, const char *ip)
 {
     bool is_v6 = strchr(ip, ':') != NULL;
     (void)snprintf(r->address, sizeof(r->address), is_v6 ? "[%s]:%u" : "%s:%u", ip,
@@ -313,7 +321,8 @@ static void started(struct sb_replica *r)
         inspect(r);
         return;
     }
-    set_address(r, r->holder->address); /* known: the engine is asked for the rest when it is ready */
+    sb_replica_set_address(r,
+                           r->holder->address); /* known: the engine is asked for the rest when it is ready */
     sb_logs_replica_up(r);
     sb_replica_probe(r);
 }
@@ -365,6 +374,8 @@ static void on_inspected(void *ctx, int code, const struct dv_engine_container *
         return;
     }
     r->pid = c->pid;
+    if (r->box)
+        r->box->gate.only_pid = c->pid;
     if (c->started_ms)
         r->started_ms = c->started_ms;
     find_cgroup(r);
@@ -376,7 +387,7 @@ static void on_inspected(void *ctx, int code, const struct dv_engine_container *
         sb_replica_fail(r, DV_REASON_CREATE_FAILED, "the engine gave its container no address");
         return;
     }
-    set_address(r, r->holder ? r->holder->address : c->address);
+    sb_replica_set_address(r, r->holder ? r->holder->address : c->address);
     if (r->phase == PH_INSPECT) {
         sb_logs_replica_up(r);
         if (r->was_adopted && !strcmp(c->state, "running") && sb_sleep_found(r))
@@ -469,6 +480,7 @@ void sb_replica_probe(struct sb_replica *r)
                                .path = h->path,
                                .timeout_ms = (uint64_t)h->timeout_ms,
                                .interval_ms = (uint64_t)h->interval_ms,
+                               .is_eager = r->box && !r->was_adopted,
                                .deadline_ns = sb_now(r->sb) + (uint64_t)h->start_timeout_ms * DV_MS,
                                .on_done = on_probed,
                                .on_waiting = on_waiting,

@@ -130,9 +130,9 @@ static void write_usage(const struct dv_sandbox *s, struct dv_buf *out)
 static void write_phases(const struct dv_sandbox *s, struct dv_buf *out)
 {
     static const char name[] = "davit_agent_start_seconds";
-    const struct dv_hist *phases[] = {&s->counts.pull, &s->counts.create, &s->counts.start,
-                                      &s->counts.ready_time, &s->counts.total};
-    static const char *const labels[] = {"pull", "create", "start", "ready", "total"};
+    const struct dv_hist *phases[] = {&s->counts.pull, &s->counts.create,     &s->counts.start,
+                                      &s->counts.open, &s->counts.ready_time, &s->counts.total};
+    static const char *const labels[] = {"pull", "create", "start", "open", "ready", "total"};
     (void)dv_metric_head(out, name, DV_METRIC_HISTOGRAM, "Time of a replica's start by phase.");
     for (size_t i = 0; i < DV_COUNT(phases); i++) {
         struct dv_label phase = {"phase", dv_sv_c(labels[i])};
@@ -173,6 +173,7 @@ void dv_sandbox_metrics(struct dv_sandbox *s, struct dv_buf *out)
     write_states(s, out);
     write_phases(s, out);
     write_usage(s, out);
+    sb_pools_metrics(s, out);
     write_networks(s, out);
     sb_sleep_metrics(s, out);
     counter(out, "davit_agent_replicas_started_total", "Replicas asked for.", s->counts.started);

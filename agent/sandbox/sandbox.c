@@ -121,9 +121,15 @@ static int compare(struct dv_sandbox *s, const struct dv_engine_container *c, si
     struct dv_rc_action *acts = dv_arena_alloc(&arena, (n + n_known + 1) * sizeof(*acts));
     if (!replicas || !seen || !acts)
         return DV_E_NOMEM;
-    for (size_t i = 0; i < n; i++)
-        if (!sb_nets_is_holder(&c[i]))
-            seen[n_seen++] = (struct dv_rc_container){c[i].id, label_id(&c[i]), sb_nets_is_running(&c[i])};
+    sb_boxes_listed(s, c, n);
+    for (size_t i = 0; i < n; i++) {
+        bool is_closed = false;
+        uint64_t owner;
+        if (!sb_boxes_owner(s, &c[i], &is_closed, &owner))
+            owner = label_id(&c[i]);
+        if (!is_closed && !sb_nets_is_holder(&c[i]))
+            seen[n_seen++] = (struct dv_rc_container){c[i].id, owner, sb_nets_is_running(&c[i])};
+    }
     size_t n_acts = dv_rc_containers(replicas, n_known, seen, n_seen, acts);
     sb_nets_listed(s, c, n);
     for (size_t i = 0; i < n_acts; i++)
@@ -154,6 +160,7 @@ static void on_listed(void *ctx, int code, const struct dv_engine_container *c, 
         return;
     s->is_ok = true;
     sb_nets_refill(s);
+    sb_pools_tick(s);
     dv_log(DV_LOG_INFO, "engine ready", DV_LS("engine", s->info.name), DV_LS("version", s->info.version),
            DV_LS("api", s->info.api), DV_LU("containers", n));
     sb_images_list(s);
@@ -213,7 +220,8 @@ static void on_die(struct dv_sandbox *s, struct sb_replica *r, const struct dv_e
 static void on_event(void *ctx, const struct dv_engine_event *ev)
 {
     struct dv_sandbox *s = ctx;
-    struct sb_replica *r = sb_nets_event(s, ev) ? NULL : sb_by_container(s, ev->container);
+    struct sb_replica *r =
+        sb_nets_event(s, ev) || sb_box_event(s, ev) ? NULL : sb_by_container(s, ev->container);
     if (!r)
         return;
     if (!strcmp(ev->action, "oom"))
@@ -284,6 +292,7 @@ static void measure(struct sb_replica *r)
     if (r->cgroup &&
         sb_sleep_is_measured(r)) /* a group that vanishes is about to be told by its container's end */
         (void)dv_cgroup_usage(r->cgroup, &r->usage, NULL);
+    sb_box_check_limits(r);
 }
 
 static void on_tick(struct dv_timer *t)
@@ -297,6 +306,7 @@ static void on_tick(struct dv_timer *t)
     if (s->engine_state == ENG_UP && now - s->images.listed_ns >= SB_IMAGES_MS * DV_MS)
         sb_images_list(s);
     sb_nets_tick(s);
+    sb_pools_tick(s);
     if (s->engine_state == ENG_DOWN && !s->engine_timer.pos)
         engine_connect(s);
     (void)dv_timer_set(s->cfg.loop, t, now + SB_TICK_MS * DV_MS); /* its place in the heap is still there */
@@ -319,6 +329,7 @@ static void abandon(struct dv_sandbox *s)
     DV_LIST_FOR_EACH_SAFE (n, &s->replicas)
         sb_replica_free(DV_LIST_ENTRY(n, struct sb_replica, node));
     sb_nets_free(s);
+    sb_pools_free(s);
     dv_map_deinit(&s->by_id);
     sb_images_free(s);
     sb_tails_free(s);
@@ -338,6 +349,7 @@ int dv_sandbox_new(const struct dv_sandbox_cfg *cfg, struct dv_sandbox **out, st
     dv_list_init(&s->replicas);
     dv_list_init(&s->queue);
     sb_nets_init(s);
+    sb_pools_init(s);
     dv_list_init(&s->log_requests);
     dv_list_init(&s->tail_order);
     dv_map_init(&s->by_id, cfg->node);
@@ -347,7 +359,8 @@ int dv_sandbox_new(const struct dv_sandbox_cfg *cfg, struct dv_sandbox **out, st
     s->engine_timer.fn = on_engine_timer;
     s->replicas_dir = dv_asprintf("%s/replicas", cfg->state_dir);
     s->secrets_dir = dv_asprintf("%s/secrets", cfg->run_dir);
-    int rc = s->replicas_dir && s->secrets_dir
+    s->pools.dir = dv_asprintf("%s/box", cfg->run_dir);
+    int rc = s->replicas_dir && s->secrets_dir && s->pools.dir
                  ? dv_timer_set(cfg->loop, &s->tick, sb_now(s) + SB_TICK_MS * DV_MS)
                  : DV_E_NOMEM;
     if (rc)
@@ -456,5 +469,8 @@ void dv_sandbox_engine(const struct dv_sandbox *s, struct dv_sandbox_engine_stat
                                                            : "connecting to the container engine",
                                             .info = &s->info,
                                             .images = &s->images.names,
-                                            .images_version = s->images.version};
+                                            .images_version = s->images.version,
+                                            .pools = s->pools.view,
+                                            .n_pools = s->pools.n_view,
+                                            .pools_version = s->pools.version};
 }

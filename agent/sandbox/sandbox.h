@@ -30,6 +30,7 @@ struct dv_sandbox_cfg {
     const char *init_path;  /* davit-init on the host, for stdio functions */
     const char *network;    /* bridge that replicas join; "davit" */
     int64_t replicas_max;   /* refused beyond: CREATE_FAILED */
+    int64_t primed_max;     /* primed sandboxes kept at most, whatever is wanted; 0: none */
     int64_t ready_networks; /* kept beyond those in use; 0: every container gets a network of its own */
     const struct dv_freezer *freezer; /* NULL: control groups */
     /* Something to report has changed (engine, a replica, log lines).  May be called many times a turn. */
@@ -48,6 +49,8 @@ void dv_sandbox_free(struct dv_sandbox *s); /* NULL accepted; containers keep ru
 void dv_sandbox_start(struct dv_sandbox *s, const struct dv_cmd_start *cmd); /* copied */
 void dv_sandbox_stop(struct dv_sandbox *s, const struct dv_cmd_stop *cmd);
 void dv_sandbox_sync(struct dv_sandbox *s, const struct dv_cmd_sync *cmd);
+/* How many primed sandboxes of which kind to keep: the whole truth. */
+void dv_sandbox_pools(struct dv_sandbox *s, const struct dv_cmd_pools *cmd);
 void dv_sandbox_logs(struct dv_sandbox *s, const struct dv_cmd_logs *cmd);
 void dv_sandbox_logs_drop(struct dv_sandbox *s); /* the asker is gone: every request for logs ends silently */
 
@@ -72,6 +75,9 @@ struct dv_sandbox_engine_state {
     const struct dv_engine_info *info; /* of the last time it answered; zeroed before */
     const struct dv_strs *images;      /* names and tags present */
     uint64_t images_version;           /* grows when they change */
+    const struct dv_pool *pools;       /* primed sandboxes that are ready */
+    size_t n_pools;
+    uint64_t pools_version; /* grows when there are more, or some went away by themselves */
 };
 void dv_sandbox_engine(const struct dv_sandbox *s, struct dv_sandbox_engine_state *out);
 

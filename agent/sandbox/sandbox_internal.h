@@ -4,6 +4,7 @@
  *   ending.c     one replica's way down: drain, stop, last words, remove
  *   image.c      which images are here; one pull at a time for each
  *   holder.c     ready networks that replicas join; whose turn it is at the engine (nets.h)
+ *   pool.c box.c adopt.c gate.c   primed sandboxes (box.h): kept ready, opened, found again
  *   container.c  what a replica's container is made of
  *   probe.c      is it listening yet
  *   freeze.c     idle ones are frozen
@@ -14,6 +15,7 @@
 #define DV_SANDBOX_INTERNAL_H
 
 #include "agent/cgroup/cgroup.h"
+#include "agent/sandbox/box.h"
 #include "agent/sandbox/nets.h"
 #include "agent/sandbox/sandbox.h"
 #include "proto/base/list.h"
@@ -87,6 +89,8 @@ struct sb_replica {
     int64_t started_ms;                    /* wall */
     /* container */
     struct sb_holder *holder; /* whose network it has joined; NULL: it has its own */
+    struct sb_box *box;       /* the primed sandbox that was opened for it; NULL: it was started cold */
+    bool is_end_told;         /* by the process at the gate: the engine has yet to notice */
     bool is_alone;            /* joining failed: the next try gets a network of its own */
     bool is_network_lost;     /* the holder went away while a call was under way */
     bool is_unsure;           /* its create may have succeeded without an answer */
@@ -123,7 +127,7 @@ struct sb_images {
 struct sb_counts { /* for metrics */
     uint64_t started, ready, failed[DV_REASON_N], stopped, adopted, orphans, pulls, pull_failures,
         engine_losses, freezes, thaws, freeze_failures, thaw_failures;
-    struct dv_hist pull, create, start, ready_time, total, thaw;
+    struct dv_hist pull, create, start, open, ready_time, total, thaw;
 };
 
 struct dv_sandbox {
@@ -136,6 +140,7 @@ struct dv_sandbox {
     int n_creating;
     size_t n_gone_told;
     struct sb_nets nets;
+    struct sb_pools pools;
     struct sb_images images;
     struct dv_timer tick, engine_timer;
     /* engine */
@@ -189,6 +194,7 @@ void sb_replica_look(
 /* An engine call of r came back.  True: go on.  False: r is dead, or was asked to stop, and has been dealt
  * with. */
 bool sb_replica_back(struct sb_replica *r);
+void sb_replica_set_address(struct sb_replica *r, const char *ip);
 enum dv_replica_state sb_replica_state(const struct sb_replica *r);
 
 /* ending.c */
@@ -210,8 +216,14 @@ void sb_images_list(struct dv_sandbox *s);
 void sb_images_free(struct dv_sandbox *s);
 
 /* container.c */
+#define SB_INIT_TARGET    "/.davit/init"
+#define SB_SECRETS_TARGET "/var/openfaas/secrets"
 /* Fill the engine's request; strings live in arena or r.  DV_OK or DV_E_NOMEM. */
 int sb_container_spec(struct sb_replica *r, struct dv_arena *arena, struct dv_engine_create *out);
+/* The same for a container that exists: what runs in a sandbox of p.  DV_OK; DV_INVALID (neither function nor
+ * image name a program); DV_E_NOMEM. */
+int sb_container_run(const struct sb_replica *r, const struct sb_pool *p, struct dv_arena *arena,
+                     struct dv_gate_run *out);
 
 /* probe.c */
 struct sb_probe_cfg {
@@ -241,6 +253,8 @@ bool sb_sleep_is_measured(struct sb_replica *r); /* is its usage worth reading n
 void sb_sleep_metrics(const struct dv_sandbox *s, struct dv_buf *out);
 
 /* files.c */
+/* The whole file, not synced.  DV_OK; DV_E_IO. */
+int sb_file_put(const char *path, struct dv_sv bytes, mode_t mode, struct dv_err *err);
 int sb_file_save(struct sb_replica *r, struct dv_err *err);
 void sb_file_drop(struct sb_replica *r);
 int sb_files_load(struct dv_sandbox *s, void (*each)(struct dv_sandbox *s, const struct dv_cmd_start *cmd),

@@ -297,7 +297,7 @@ static bool is_short(const struct dv_loop *l, int ms, struct timespec *out)
         return false;
     uint64_t now = dv_clock_now_ns(l->clock), at = l->heap[1]->at_ns;
     uint64_t left = at <= now ? 0 : at - now;
-    if (left >= DV_S || (ms > 0 && left > (uint64_t)ms * DV_MS))
+    if (left >= DV_S || (ms > 0 && left > (unsigned)ms * DV_MS))
         return false;
     *out = (struct timespec){.tv_nsec = (long)left};
     return true;

@@ -35,7 +35,7 @@ static struct sandbox_world {
     char dir[64];
     const char *init_path, *network;
     uint64_t node;
-    int64_t replicas_max, ready_networks;
+    int64_t replicas_max, primed_max, ready_networks;
     const struct dv_freezer *freezer;
     struct sw_seen seen[SW_REPLICAS];
     size_t n_seen;
@@ -151,6 +151,7 @@ __attribute__((unused)) static void sw_open_sandbox(void)
                                  .init_path = sw.init_path ? sw.init_path : "/usr/bin/davit-init",
                                  .network = sw.network ? sw.network : "davit",
                                  .replicas_max = sw.replicas_max ? sw.replicas_max : 10,
+                                 .primed_max = sw.primed_max,
                                  .ready_networks = sw.ready_networks,
                                  .freezer = sw.freezer,
                                  .on_change = sw_on_change,
