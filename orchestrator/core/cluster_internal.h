@@ -57,6 +57,7 @@ struct dv_cluster {
     struct dv_map kinds, wants;                     /* struct cl_kind, struct cl_want */
     struct dv_list dirty_wants, dirty_nodes, tells; /* tells: nodes to be told of their pools */
     bool nodes_changed;                             /* which may hold pools */
+    bool primed_told, primed_seen; /* some node was to keep a sandbox, some node had one ready */
 };
 
 enum dv_keep_phase {
@@ -162,6 +163,7 @@ void dv_cl_evict(struct dv_cluster *c, struct dv_cluster_node *n, int64_t availa
 void dv_cl_pools_init(struct dv_cluster *c);
 void dv_cl_pools_deinit(struct dv_cluster *c); /* after functions and nodes */
 bool dv_cl_may_be_primed(const struct dv_fn_spec *spec);
+bool dv_cl_pools_work(const struct dv_cluster *c); /* as far as was seen: nodes that were to keep some did */
 int dv_cl_pools_fn(struct dv_cluster *c, struct dv_cluster_fn *f); /* new, or changed.  DV_OK, DV_E_NOMEM */
 void dv_cl_pools_forget_fn(struct dv_cluster *c, struct dv_cluster_fn *f);
 /* So many thousandths of a sandbox for a request that is expected; f->keep is there.  DV_OK, DV_E_NOMEM. */

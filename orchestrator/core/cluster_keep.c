@@ -31,7 +31,7 @@ void dv_cluster_fn_keep(const struct dv_cluster *c, const struct dv_cluster_fn *
     const struct dv_fn_spec *spec = &f->def->spec;
     struct dv_keep_fn fn = {.is_pinned = spec->scale.idle_ms > 0,
                             .has_minimum = spec->scale.min > 0,
-                            .has_place = dv_cl_may_be_primed(spec),
+                            .has_place = dv_cl_may_be_primed(spec) && dv_cl_pools_work(c),
                             .idle_ns = (uint64_t)dv_fn_idle_ms(spec, c->cfg.default_idle_ms) * 1000000,
                             .own_start_ns = (uint64_t)f->own_start_us * 1000};
     dv_keep_plan(f->keep ? &f->keep->history : NULL, &c->cfg.keep, &fn, out);

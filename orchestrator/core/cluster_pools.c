@@ -198,6 +198,16 @@ static void want_recount(struct dv_cluster *c, struct cl_want *w)
     want_dirty(c, w);
 }
 
+bool dv_cl_pools_work(const struct dv_cluster *c)
+{
+    return c->primed_seen || !c->primed_told;
+}
+
+static int64_t expected(const struct cl_want *w)
+{
+    return (w->expected_permille + 999) / 1000;
+}
+
 bool dv_cl_may_be_primed(const struct dv_fn_spec *spec)
 {
     return spec->pull != DV_PULL_ALWAYS;
@@ -215,9 +225,11 @@ int dv_cl_pools_expect(struct dv_cluster *c, struct dv_cluster_fn *f, int64_t pe
             return DV_E_NOMEM;
         k->want->n_users++;
     }
+    int64_t before = expected(k->want);
     k->want->expected_permille += permille - k->expects;
     k->expects = permille;
-    want_dirty(c, k->want);
+    if (expected(k->want) != before)
+        want_dirty(c, k->want);
     return DV_OK;
 }
 
@@ -257,12 +269,14 @@ static bool may_hold(const struct dv_cluster *c, const struct dv_cluster_node *n
 {
     if (!n->has_places)
         return false;
+    if (w->constraints.n == 0)
+        return true;
     struct dv_need need = {.constraints = &w->constraints};
     struct dv_node_view v = c->views[n->index]; /* what it is, not how it is at the moment */
     v.is_ready = true;
     v.n_replicas = v.promised_bytes = v.promised_mcpu = 0;
     v.cpu_mcpu = v.memory_bytes = v.max_replicas = 1;
-    return w->constraints.n == 0 || dv_sched_fit(&need, &v) == DV_FITS;
+    return dv_sched_fit(&need, &v) == DV_FITS;
 }
 
 /* What it holds changed. */
@@ -291,6 +305,7 @@ static void place_put(struct dv_cluster *c, struct cl_want *w, enum dv_pools_par
         return;
     }
     *p = (struct cl_place){.want = w, .node = n, .part = part, .n = count};
+    c->primed_told = true;
     n->n_places[part] += count;
     dv_list_push_back(&w->places, &p->of_want);
     dv_list_push_back(&n->places, &p->of_node);
@@ -353,23 +368,18 @@ static void spread_part(struct dv_cluster *c, struct cl_want *w, enum dv_pools_p
     place_all(c, w, part, nodes, n);
 }
 
-void dv_cl_pools_settle(struct dv_cluster *c)
+static int spread_dirty(struct dv_cluster *c)
 {
-    if (!dv_cl_pools_unsettled(c))
-        return;
-    if (c->nodes_changed) {
-        struct cl_want *w;
-        for (size_t i = 0; (w = dv_map_next(&c->wants, &i));)
-            want_dirty(c, w);
-    }
+    if (dv_list_empty(&c->dirty_wants))
+        return DV_OK;
     struct dv_pools_node *nodes = dv_zalloc_n(c->n_views + 1, sizeof(*nodes));
     if (!nodes)
-        return; /* still dirty: the next tick tries again */
+        return DV_E_NOMEM;
     DV_LIST_FOR_EACH_SAFE (it, &c->dirty_wants) {
         struct cl_want *w = DV_LIST_ENTRY(it, struct cl_want, dirty);
         w->is_short = false;
         spread_part(c, w, DV_POOLS_ASKED, w->asked, nodes);
-        spread_part(c, w, DV_POOLS_EXPECTED, (w->expected_permille + 999) / 1000, nodes);
+        spread_part(c, w, DV_POOLS_EXPECTED, expected(w), nodes);
         if (!w->is_short)
             dv_list_remove(&w->dirty);
         if (w->n_users == 0 && dv_list_empty(&w->places)) {
@@ -378,6 +388,18 @@ void dv_cl_pools_settle(struct dv_cluster *c)
         }
     }
     dv_free(nodes);
+    return DV_OK;
+}
+
+void dv_cl_pools_settle(struct dv_cluster *c)
+{
+    if (!dv_cl_pools_unsettled(c))
+        return;
+    struct cl_want *w;
+    for (size_t i = 0; c->nodes_changed && (w = dv_map_next(&c->wants, &i));)
+        want_dirty(c, w);
+    if (spread_dirty(c))
+        return; /* still dirty: the next tick tries again */
     c->nodes_changed = false;
     struct dv_list *it;
     while ((it = dv_list_pop_front(&c->dirty_nodes)))
@@ -450,17 +472,17 @@ size_t dv_cluster_pools(const struct dv_cluster *c, const struct dv_cluster_node
     }
     /* The largest that was asked for, plus all that is expected. */
     for (size_t i = 0; i < count; i++) {
-        int64_t asked = 0, expected = 0;
+        int64_t asked = 0, more = 0;
         DV_LIST_FOR_EACH (it, &n->places) {
             const struct cl_place *p = PLACE_OF_NODE(it);
             if (p->want->kind->pool.image != out[i].image)
                 continue;
             if (p->part == DV_POOLS_EXPECTED)
-                expected += p->n;
+                more += p->n;
             else if (p->n > asked)
                 asked = p->n;
         }
-        out[i].n = asked + expected;
+        out[i].n = asked + more;
     }
     return count;
 }
@@ -498,6 +520,7 @@ static void take_ready(struct dv_cluster *c, struct dv_cluster_node *n, const st
     /* Short of memory: a sandbox that is not known of only costs a better choice. */
     if (r && seen->n > 0 &&
         dv_haves_add(&c->primed, (uint32_t)n->index, &n->primed, dv_sv_c(k->name)) == DV_OK) {
+        c->primed_seen = true;
         r->n = seen->n;
         r->in_report = true;
     }

@@ -1,6 +1,6 @@
 #include "orchestrator/core/pools.h"
 
-#include <stdlib.h>
+#include <stdbool.h>
 #include "proto/base/str.h"
 
 int64_t dv_pools_budget(enum dv_pools_part part, int64_t memory_bytes)
@@ -45,40 +45,66 @@ int64_t dv_pools_share(uint64_t window_ns)
 
 /* ---- spreading ---- */
 
-static int by_rank(const void *a, const void *b)
+static bool ranks_first(const struct dv_pools_node *x, const struct dv_pools_node *y)
 {
-    const struct dv_pools_node *x = a, *y = b;
-    if (x->rank != y->rank)
-        return x->rank > y->rank ? -1 : 1;
-    return x->id < y->id ? -1 : x->id > y->id;
+    return x->rank != y->rank ? x->rank > y->rank : x->id < y->id;
+}
+
+static void swap(struct dv_pools_node *x, struct dv_pools_node *y)
+{
+    struct dv_pools_node t = *x;
+    *x = *y;
+    *y = t;
+}
+
+/* Bring the k that rank first to the front, in any order (Hoare's selection; ranks are as good as random). */
+static void select_first(struct dv_pools_node *v, size_t n, size_t k)
+{
+    while (k > 0 && k < n) {
+        size_t before = 0;
+        swap(&v[n / 2], &v[n - 1]);
+        for (size_t i = 0; i + 1 < n; i++)
+            if (ranks_first(&v[i], &v[n - 1]))
+                swap(&v[i], &v[before++]);
+        swap(&v[before], &v[n - 1]);
+        if (before >= k) {
+            n = before;
+        } else {
+            v += before + 1;
+            n -= before + 1;
+            k -= before + 1;
+        }
+    }
+}
+
+/* Those with room left come to the front; returns how many they are. */
+static size_t open_first(struct dv_pools_node *nodes, size_t n)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < n; i++)
+        if (nodes[i].n < nodes[i].room)
+            swap(&nodes[i], &nodes[open++]);
+    return open;
 }
 
 int64_t dv_pools_spread(uint64_t kind, int64_t n, struct dv_pools_node *nodes, size_t n_nodes)
 {
-    int64_t left = n, room = 0;
+    int64_t left = n, each;
     for (size_t i = 0; i < n_nodes; i++) {
         nodes[i].n = 0;
         nodes[i].rank = mix(kind ^ mix(nodes[i].id + 0x9e3779b97f4a7c15ull));
-        room += nodes[i].room;
     }
-    if (left > room)
-        left = room;
-    int64_t placed = left;
-    if (left <= 0)
-        return 0;
-    qsort(nodes, n_nodes, sizeof(*nodes), by_rank);
-    while (left > 0) { /* a round gives each its share of what is left, and one at least */
-        int64_t open = 0;
-        for (size_t i = 0; i < n_nodes; i++)
-            open += nodes[i].n < nodes[i].room;
-        int64_t each = left / open > 0 ? left / open : 1;
-        for (size_t i = 0; i < n_nodes && left > 0; i++) {
-            int64_t give = nodes[i].room - nodes[i].n;
-            give = give > each ? each : give;
-            give = give > left ? left : give;
+    size_t open = open_first(nodes, n_nodes);
+    for (; open > 0 && (each = left / (int64_t)open) > 0; open = open_first(nodes, open))
+        for (size_t i = 0; i < open; i++) {
+            int64_t room = nodes[i].room - nodes[i].n, give = room < each ? room : each;
             nodes[i].n += give;
             left -= give;
         }
+    if (open > 0 && left > 0) { /* fewer than there are nodes: one each for those that rank first */
+        select_first(nodes, open, (size_t)left);
+        for (; left > 0; left--)
+            nodes[left - 1].n++;
     }
-    return placed;
+    return n - left;
 }

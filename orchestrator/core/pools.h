@@ -35,7 +35,7 @@ struct dv_pools_node {
     uint64_t rank; /* scratch */
 };
 /* Spread n sandboxes over the nodes; returns how many found room.  The order of nodes is changed; what each
- * gets does not depend on it.  O(nodes log nodes). */
+ * gets does not depend on it.  O(nodes). */
 int64_t dv_pools_spread(uint64_t kind, int64_t n, struct dv_pools_node *nodes, size_t n_nodes);
 
 #endif

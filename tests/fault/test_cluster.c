@@ -53,7 +53,7 @@ static void report(struct scene *s, bool is_full)
     (void)dv_cluster_reports(s->c, 1, r, s->n_held, is_full, s->now);
 }
 
-static void step(struct scene *s)
+static void report_node(struct scene *s)
 {
     char *image = (char *)"img:1";
     struct dv_pool pool = {.image = image, .n = s->n_primed};
@@ -65,8 +65,13 @@ static void step(struct scene *s)
                                .images = {&image, 1},
                                .pools = &pool,
                                .n_pools = 1};
-    s->now += 500 * MS;
     (void)dv_cluster_node_report(s->c, 1, &n, s->now);
+}
+
+static void step(struct scene *s)
+{
+    s->now += 500 * MS;
+    report_node(s);
     report(s, true);
     dv_cluster_demand(s->c, 7, s->now);
     dv_cluster_tick(s->c, s->now);
@@ -128,8 +133,60 @@ static void every_allocation_may_fail_once(void **state)
     fail_msg("more allocations than expected");
 }
 
+/* Used, at rest for half an hour, and again. */
+static void use_and_rest(struct scene *s)
+{
+    struct dv_scale_sample load = {.arrived = 1, .last_activity_ns = s->now};
+    dv_cluster_demand(s->c, 7, s->now);
+    act(s);
+    report(s, true);
+    dv_cluster_load(s->c, 7, &load, s->now);
+    for (int i = 0; i < 180; i++) {
+        s->now += 10 * S;
+        report_node(s);
+        dv_cluster_load(s->c, 7, &load, s->now);
+        dv_cluster_tick(s->c, s->now);
+        act(s);
+        report(s, true);
+    }
+}
+
+static void a_history_that_could_not_be_kept_is_made_good(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n < 400; n++) {
+        struct dv_cluster_cfg cfg = {.seed = 3};
+        struct scene s = {.now = 10 * S};
+        s.fn = (struct dv_function){.uid = 7,
+                                    .generation = 1,
+                                    .desired_override = -1,
+                                    .spec = {.name = (char *)"f",
+                                             .ns = (char *)"default",
+                                             .image = (char *)"img:1",
+                                             .scale = {.max = 5, .concurrency = 1, .target = 1}}};
+        assert_int_equal(dv_cluster_new(&cfg, s.now, &s.c), DV_OK);
+        inputs(&s);
+        for (int i = 0; i < 4; i++)
+            use_and_rest(&s);
+        dv_alloc_fail_at(n);
+        for (int i = 0; i < 3; i++)
+            use_and_rest(&s);
+        bool all_passed = dv_alloc_count() < n;
+        dv_alloc_fail_at(0);
+        for (int i = 0; i < 2; i++)
+            use_and_rest(&s);
+        assert_int_equal(s.n_held, 0);
+        assert_int_equal(s.n_primed, 1); /* half an hour is nearly over, and a sandbox waits */
+        dv_cluster_free(s.c);
+        if (all_passed)
+            return;
+    }
+    fail_msg("more allocations than expected");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_may_fail_once)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_may_fail_once),
+                                       cmocka_unit_test(a_history_that_could_not_be_kept_is_made_good)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,6 +37,7 @@ struct agent {
     struct dv_pool pools[AGENT_POOLS]; /* that it was told to keep; it has them at its next node report */
     size_t n_pools;
     int n_told;
+    bool has_no_pools; /* it keeps none of them */
 };
 
 struct world {
@@ -113,7 +114,7 @@ static inline void report_node(struct world *w, struct agent *a, bool engine_ok)
                                .memory_available_bytes = a->available_bytes,
                                .replicas_max = AGENT_REPLICAS,
                                .pools = a->pools,
-                               .n_pools = a->n_pools};
+                               .n_pools = a->has_no_pools ? 0 : a->n_pools};
     assert_int_equal(dv_cluster_node_report(w->c, a->id, &r, w->now), DV_OK);
 }
 

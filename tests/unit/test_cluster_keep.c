@@ -113,6 +113,25 @@ static void a_function_that_starts_slowly_finds_a_replica_started_ahead(void **s
     world_free(w);
 }
 
+static void where_no_node_has_sandboxes_replicas_are_started_ahead(void **state)
+{
+    (void)state;
+    struct world *w = world_new(1);
+    w->agents[0].has_no_pools = true;
+    uint64_t f = deploy_free(w);
+    for (int i = 0; i < 5; i++) {
+        request(w, f);
+        seconds(w, 1799);
+    }
+    request(w, f); /* a sandbox was asked for in vain */
+    seconds(w, 1799);
+    request(w, f);
+    assert_int_equal(plan_of(w, f).ahead, DV_KEEP_REPLICA);
+    seconds(w, 1799);
+    assert_int_equal(tally(w, f).ready, 1);
+    world_free(w);
+}
+
 static void irregular_gaps_keep_a_replica_and_then_a_sandbox(void **state)
 {
     (void)state;
@@ -219,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_timer_finds_a_sandbox_that_was_primed_for_it),
         cmocka_unit_test(a_function_that_starts_slowly_finds_a_replica_started_ahead),
+        cmocka_unit_test(where_no_node_has_sandboxes_replicas_are_started_ahead),
         cmocka_unit_test(irregular_gaps_keep_a_replica_and_then_a_sandbox),
         cmocka_unit_test(pinned_functions_and_fixed_orchestrators_keep_to_their_times),
         cmocka_unit_test(a_pinned_time_given_later_ends_what_was_made_ready),
