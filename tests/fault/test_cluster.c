@@ -154,7 +154,7 @@ static void use_and_rest(struct scene *s)
 static void a_history_that_could_not_be_kept_is_made_good(void **state)
 {
     (void)state;
-    for (uint64_t n = 1; n < 400; n++) {
+    for (uint64_t n = 1; n < 20000; n += n < 300 ? 1 : 23) {
         struct dv_cluster_cfg cfg = {.seed = 3};
         struct scene s = {.now = 10 * S};
         s.fn = (struct dv_function){.uid = 7,
