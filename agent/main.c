@@ -105,6 +105,7 @@ static int open_sandbox(struct agent *a, struct dv_err *err)
                                  .replicas_max = a->set.max_replicas,
                                  .primed_max = a->set.primed_max,
                                  .ready_networks = a->set.ready_networks,
+                                 .reclaim_percent = a->set.reclaim_below,
                                  .on_change = on_change,
                                  .on_logs = on_logs,
                                  .ctx = a};

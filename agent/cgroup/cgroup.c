@@ -131,9 +131,6 @@ int dv_cgroup_freeze_begin(struct dv_cgroup *g, bool frozen, struct dv_err *err)
                : set_value(g, CG_UNIFIED, "cgroup", "cgroup.freeze", frozen ? "1" : "0", err);
 }
 
-const struct dv_freezer dv_freezer_cgroup = {
-    .can = dv_cgroup_can_freeze, .set = dv_cgroup_freeze_begin, .is_frozen = dv_cgroup_is_frozen};
-
 int dv_cgroup_freeze(struct dv_cgroup *g, bool frozen, struct dv_err *err)
 {
     int rc = dv_cgroup_freeze_begin(g, frozen, err);
@@ -257,7 +254,51 @@ int dv_cgroup_usage(struct dv_cgroup *g, struct dv_cgroup_usage *out, struct dv_
     return DV_OK;
 }
 
+/* ---- taking memory ---- */
+
+bool dv_cgroup_can_reclaim(const struct dv_cgroup *g)
+{
+    char path[4096];
+    const char *dir = g->version == DV_CGROUP_V2 ? g->dir[CG_UNIFIED] : NULL;
+    int n = dir ? snprintf(path, sizeof(path), "%s/memory.reclaim", dir) : -1;
+    return n > 0 && (size_t)n < sizeof(path) && access(path, W_OK) == 0;
+}
+
+int dv_cgroup_reclaim(const char *dir, int64_t bytes, int64_t *out_bytes, struct dv_err *err)
+{
+    int64_t before, after;
+    char text[24];
+    struct dv_err why = DV_ERR_INIT;
+    int rc = dv_cg_read_i64(dir, "memory.current", &before);
+    if (rc)
+        return dv_err_set(err, rc == DV_NOT_FOUND ? DV_UNSUPPORTED : rc, "%s has no memory to take", dir);
+    (void)snprintf(text, sizeof(text), "%lld", (long long)bytes);
+    rc = dv_cg_write(dir, "memory.reclaim", text, &why);
+    bool is_short = rc == DV_E_IO && why.sys_errno == EAGAIN;
+    if (rc && !is_short)
+        return dv_err_set(err, rc == DV_NOT_FOUND ? DV_UNSUPPORTED : rc, "%s", why.msg);
+    if (dv_cg_read_i64(dir, "memory.current", &after))
+        return dv_err_set(err, DV_NOT_FOUND, "%s is gone", dir);
+    *out_bytes = before > after ? before - after : 0;
+    return is_short ? DV_NO_CAPACITY : DV_OK;
+}
+
 /* ---- the machine ---- */
+
+int dv_machine_memory(int64_t *out_total_bytes, int64_t *out_available_bytes, struct dv_err *err)
+{
+    char text[8192];
+    unsigned long long total, available;
+    int rc = read_all("/proc/meminfo", text, sizeof(text), err);
+    const char *all = rc ? NULL : strstr(text, "MemTotal:"),
+               *left = rc ? NULL : strstr(text, "MemAvailable:");
+    if (!all || !left || sscanf(all, "MemTotal: %llu kB", &total) != 1 ||
+        sscanf(left, "MemAvailable: %llu kB", &available) != 1)
+        return dv_err_set(err, DV_E_IO, "/proc/meminfo is not as expected");
+    *out_total_bytes = (int64_t)(total * 1024);
+    *out_available_bytes = (int64_t)(available * 1024);
+    return DV_OK;
+}
 
 int dv_machine_usage(int64_t *out_cpu_used_us, int64_t *out_memory_available_bytes, struct dv_err *err)
 {
@@ -269,14 +310,20 @@ int dv_machine_usage(int64_t *out_cpu_used_us, int64_t *out_memory_available_byt
     if (sscanf(text, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &iowait,
                &irq, &softirq, &steal) != 8)
         return dv_err_set(err, DV_E_IO, "/proc/stat is not as expected");
-    rc = read_all("/proc/meminfo", text, sizeof(text), err);
-    const char *line = rc ? NULL : strstr(text, "MemAvailable:");
-    unsigned long long kib;
-    if (!line || sscanf(line, "MemAvailable: %llu kB", &kib) != 1)
-        return dv_err_set(err, DV_E_IO, "/proc/meminfo is not as expected");
+    int64_t total, available;
+    rc = dv_machine_memory(&total, &available, err);
+    if (rc)
+        return rc;
     long hz = sysconf(_SC_CLK_TCK);
     *out_cpu_used_us =
         (int64_t)((user + nice + system + irq + softirq + steal) * (1000000ull / (unsigned long long)hz));
-    *out_memory_available_bytes = (int64_t)(kib * 1024);
+    *out_memory_available_bytes = available;
     return DV_OK;
 }
+
+const struct dv_freezer dv_freezer_cgroup = {.can = dv_cgroup_can_freeze,
+                                             .set = dv_cgroup_freeze_begin,
+                                             .is_frozen = dv_cgroup_is_frozen,
+                                             .can_reclaim = dv_cgroup_can_reclaim,
+                                             .reclaim = dv_cgroup_reclaim,
+                                             .memory = dv_machine_memory};

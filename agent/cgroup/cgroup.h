@@ -43,15 +43,25 @@ int dv_cgroup_set_limits(struct dv_cgroup *g, int64_t memory_bytes, int64_t cpu_
 const char *dv_cgroup_path(const struct dv_cgroup *g,
                            const char *controller); /* absolute; NULL when it has none */
 
-/* Freezing, as a table that tests can stand in for. */
+/* Take bytes of memory from the group at dir (dv_cgroup_path of "memory"), of version 2; blocks while the
+ * kernel works.  Any thread.  DV_OK or DV_NO_CAPACITY (less could be had): *out_bytes is what it came to;
+ * DV_UNSUPPORTED (version 1, or a kernel without memory.reclaim); DV_NOT_FOUND (the group is gone); DV_E_IO.
+ */
+int dv_cgroup_reclaim(const char *dir, int64_t bytes, int64_t *out_bytes, struct dv_err *err);
+bool dv_cgroup_can_reclaim(const struct dv_cgroup *g);
+/* Freezing and what goes with it, as a table that tests can stand in for. */
 struct dv_freezer {
     bool (*can)(const struct dv_cgroup *g, const char *container);
     int (*set)(struct dv_cgroup *g, bool frozen, struct dv_err *err);
     int (*is_frozen)(struct dv_cgroup *g, bool *out, struct dv_err *err);
+    bool (*can_reclaim)(const struct dv_cgroup *g);
+    int (*reclaim)(const char *dir, int64_t bytes, int64_t *out_bytes, struct dv_err *err); /* any thread */
+    int (*memory)(int64_t *out_total_bytes, int64_t *out_available_bytes, struct dv_err *err);
 };
 extern const struct dv_freezer dv_freezer_cgroup;
 
 /* Whole machine, for the node report: cpu time used (us since boot, all cores), memory available. */
+int dv_machine_memory(int64_t *out_total_bytes, int64_t *out_available_bytes, struct dv_err *err);
 int dv_machine_usage(int64_t *out_cpu_used_us, int64_t *out_memory_available_bytes, struct dv_err *err);
 
 #endif

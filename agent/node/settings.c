@@ -232,6 +232,15 @@ bool dv_agent_settings_read(struct dv_agent_settings *out, int argc, char **argv
              "the time. Each is a tiny container that waits, about 3 MB. 0: none.",
          .preset = "8",
          .max = 1000},
+        {.name = "reclaim-below",
+         .kind = DV_OPT_INT,
+         .out = &s.reclaim_below,
+         .arg = "PERCENT",
+         .help =
+             "While less of the memory is available, frozen replicas give theirs back, the longest frozen "
+             "first (cgroup v2 only). 0: never.",
+         .preset = "10",
+         .max = 90},
         {.name = "loops",
          .kind = DV_OPT_INT,
          .out = &s.loops,

@@ -15,6 +15,7 @@ struct dv_agent_settings { /* strings belong to the arena of dv_agent_settings_r
     const char *docker, *network, *init_path, *state_dir, *name;
     struct dv_kvs labels;
     int64_t max_replicas, primed_max, ready_networks, loops, busy_poll_us, drain_ms;
+    int64_t reclaim_below;
     char advertise[288]; /* "host:port"; complete after dv_agent_settings_advertise */
     char run_dir[512];   /* after dv_agent_settings_run_dir */
     int lock_fd;         /* held while the process lives */

@@ -166,6 +166,7 @@ static void look(struct sb_replica *r)
     r->sleep.state = SLEEP_FROZEN;
     r->sleep.began_ns = sb_now(s);
     r->sleep.measured_ns = r->sleep.n_failures = 0;
+    r->sleep.is_spent = false;
     s->counts.freezes++;
     r->is_dirty = true;
     sb_changed(s);
@@ -317,6 +318,12 @@ void sb_sleep_metrics(const struct dv_sandbox *s, struct dv_buf *out)
                          "Freezes that were undone, and thaws tried again.");
     (void)dv_metric_u64(out, failures, &freezing, 1, s->counts.freeze_failures);
     (void)dv_metric_u64(out, failures, &thawing, 1, s->counts.thaw_failures);
+    (void)dv_metric_head(out, "davit_agent_reclaims_total", DV_METRIC_COUNTER,
+                         "Times a frozen replica was asked for its memory, the node being short of it.");
+    (void)dv_metric_u64(out, "davit_agent_reclaims_total", NULL, 0, s->counts.reclaims);
+    (void)dv_metric_head(out, "davit_agent_reclaimed_bytes_total", DV_METRIC_COUNTER,
+                         "Memory that frozen replicas gave back.");
+    (void)dv_metric_u64(out, "davit_agent_reclaimed_bytes_total", NULL, 0, s->counts.reclaimed_bytes);
     (void)dv_metric_head(out, seconds, DV_METRIC_HISTOGRAM,
                          "From the request that found a replica frozen to its thaw.");
     (void)dv_metric_hist(out, seconds, NULL, 0, &s->counts.thaw, &thaw_seconds);

@@ -301,6 +301,7 @@ static void on_tick(struct dv_timer *t)
     uint64_t now = sb_now(s);
     DV_LIST_FOR_EACH (n, &s->replicas)
         measure(DV_LIST_ENTRY(n, struct sb_replica, node));
+    sb_reclaim_consider(s);
     if (s->engine_state == ENG_UP && now - s->list_began_ns >= LIST_MS * DV_MS)
         sb_list_soon(s);
     if (s->engine_state == ENG_UP && now - s->images.listed_ns >= SB_IMAGES_MS * DV_MS)
@@ -325,6 +326,7 @@ static void abandon(struct dv_sandbox *s)
 {
     dv_timer_cancel(s->cfg.loop, &s->tick);
     dv_timer_cancel(s->cfg.loop, &s->engine_timer);
+    sb_reclaim_free(s);
     sb_logs_free(s);
     DV_LIST_FOR_EACH_SAFE (n, &s->replicas)
         sb_replica_free(DV_LIST_ENTRY(n, struct sb_replica, node));
@@ -366,6 +368,8 @@ int dv_sandbox_new(const struct dv_sandbox_cfg *cfg, struct dv_sandbox **out, st
     if (rc)
         (void)dv_err_set(err, rc, "sandbox");
     else
+        rc = sb_reclaim_new(s, err);
+    if (!rc)
         rc = sb_files_load(s, remember, err);
     if (rc) {
         abandon(s);

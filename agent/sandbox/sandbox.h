@@ -25,13 +25,14 @@ struct dv_sandbox_cfg {
     struct dv_engine *engine; /* borrowed; closed by its owner before dv_sandbox_free */
     struct dv_carry *carry;   /* borrowed; its on_trouble, on_drained and on_wake come here */
     uint64_t node;
-    const char *state_dir;  /* replicas/ID.json; must exist */
-    const char *run_dir;    /* secrets, gone with a reboot; must exist */
-    const char *init_path;  /* davit-init on the host, for stdio functions */
-    const char *network;    /* bridge that replicas join; "davit" */
-    int64_t replicas_max;   /* refused beyond: CREATE_FAILED */
-    int64_t primed_max;     /* primed sandboxes kept at most, whatever is wanted; 0: none */
-    int64_t ready_networks; /* kept beyond those in use; 0: every container gets a network of its own */
+    const char *state_dir;   /* replicas/ID.json; must exist */
+    const char *run_dir;     /* secrets, gone with a reboot; must exist */
+    const char *init_path;   /* davit-init on the host, for stdio functions */
+    const char *network;     /* bridge that replicas join; "davit" */
+    int64_t replicas_max;    /* refused beyond: CREATE_FAILED */
+    int64_t primed_max;      /* primed sandboxes kept at most, whatever is wanted; 0: none */
+    int64_t ready_networks;  /* kept beyond those in use; 0: every container gets a network of its own */
+    int64_t reclaim_percent; /* of memory available, below which frozen replicas give theirs; 0: never */
     const struct dv_freezer *freezer; /* NULL: control groups */
     /* Something to report has changed (engine, a replica, log lines).  May be called many times a turn. */
     void (*on_change)(void *ctx);

@@ -8,6 +8,7 @@
  *   container.c  what a replica's container is made of
  *   probe.c      is it listening yet
  *   freeze.c     idle ones are frozen
+ *   reclaim.c    frozen ones give memory back while the node is short of it
  *   files.c      what survives the process
  *   logs.c       requests for log lines; last lines of replicas that are gone
  *   report.c     what the orchestrator and Prometheus are told */
@@ -69,6 +70,7 @@ struct sb_sleep {                                                        /* free
     uint64_t not_before_ns;            /* may be frozen again */
     uint64_t measured_ns;              /* its usage, while frozen */
     unsigned n_failures, n_thaw_tries; /* in a row */
+    bool is_spent;                     /* gave less memory than it was asked for (reclaim.c) */
     bool was_found;                    /* frozen by an agent before us */
 };
 
@@ -127,6 +129,7 @@ struct sb_images {
 struct sb_counts { /* for metrics */
     uint64_t started, ready, failed[DV_REASON_N], stopped, adopted, orphans, pulls, pull_failures,
         engine_losses, freezes, thaws, freeze_failures, thaw_failures;
+    uint64_t reclaims, reclaimed_bytes;
     struct dv_hist pull, create, start, open, ready_time, total, thaw;
 };
 
@@ -153,6 +156,7 @@ struct dv_sandbox {
     uint64_t list_began_ns;
     uint64_t freeze_turn_ns; /* the loop's turn in which n_freeze_turn replicas were frozen */
     unsigned n_freeze_turn;
+    struct sb_reclaim *reclaim;
     /* logs */
     struct dv_list log_requests;
     struct dv_map tails;       /* fn_uid -> sb_fn_tail */
@@ -251,6 +255,11 @@ void sb_sleep_free(struct sb_replica *r);  /* the same, when there is no carry a
 bool sb_sleep_found(struct sb_replica *r);
 bool sb_sleep_is_measured(struct sb_replica *r); /* is its usage worth reading now */
 void sb_sleep_metrics(const struct dv_sandbox *s, struct dv_buf *out);
+
+/* reclaim.c */
+int sb_reclaim_new(struct dv_sandbox *s, struct dv_err *err);
+void sb_reclaim_free(struct dv_sandbox *s);     /* waits for a step under way */
+void sb_reclaim_consider(struct dv_sandbox *s); /* every second, and after each step */
 
 /* files.c */
 /* The whole file, not synced.  DV_OK; DV_E_IO. */

@@ -76,12 +76,14 @@ static void put_scale(cJSON *spec, const struct cli_deploy_args *a)
     put_int(scale, "rps", a->rps);
     put_int(scale, "queue_max", a->queue);
     put_quantity(scale, "idle", a->idle, dv_format_duration);
+    put_quantity(scale, "freeze", a->freeze, dv_format_duration);
     if (!scale->child)
         cJSON_DeleteItemFromObjectCaseSensitive(spec, "scale");
 }
 
 static void put_rest(cJSON *spec, const struct cli_deploy_args *a)
 {
+    put_text(spec, "cpu", a->cpu_always ? "always" : NULL);
     put_text(spec, "pull", a->pull);
     put_text(spec, "auth", a->auth);
     put_text(spec, "user", a->user);

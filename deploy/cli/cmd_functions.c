@@ -123,6 +123,10 @@ static void print_spec(struct cli *c, const cJSON *fn)
                     (long long)cli_json_int(spec, "scale.max", 20),
                     (long long)cli_json_int(spec, "scale.concurrency", 0),
                     cli_json_text(fn, "status.keep_alive.idle", cli_json_text(spec, "scale.idle", "1m"))));
+    line("Frozen",
+         strcmp(cli_json_text(spec, "cpu", "requests"), "always") == 0
+             ? "never, it has a processor always"
+             : cli_format(c, "after %s without requests", cli_json_text(spec, "scale.freeze", "1s")));
     line("Memory", cli_json_text(spec, "limits.memory", NULL));
     line("CPU", cli_json_text(spec, "limits.cpu", NULL));
     line("Timeout", cli_json_text(spec, "timeout", NULL));

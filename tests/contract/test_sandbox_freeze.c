@@ -4,6 +4,8 @@
 #include "agent/engine/engine_fake.h"
 #include "tests/support/sandbox_world.h"
 
+#include <stdatomic.h>
+
 static struct dv_engine_fake *g_fake;
 static int g_listen, g_port;
 
@@ -11,7 +13,11 @@ static struct {
     bool is_frozen, never_confirms;
     int fail_freezes, fail_thaws; /* the next so many */
     int n_freezes, n_thaws;
-    uint64_t stops_at_thaw; /* stops the engine had been asked for when it was thawed last */
+    bool has_reclaim;
+    _Atomic int n_reclaims;
+    _Atomic int64_t left_bytes; /* that can be had */
+    int64_t available_bytes;    /* of 1 GiB */
+    uint64_t stops_at_thaw;     /* stops the engine had been asked for when it was thawed last */
 } fz;
 
 static bool fz_can(const struct dv_cgroup *g, const char *container)
@@ -44,7 +50,38 @@ static int fz_is_frozen(struct dv_cgroup *g, bool *out, struct dv_err *err)
     return DV_OK;
 }
 
-static const struct dv_freezer freezer = {.can = fz_can, .set = fz_set, .is_frozen = fz_is_frozen};
+static bool fz_can_reclaim(const struct dv_cgroup *g)
+{
+    (void)g;
+    return fz.has_reclaim;
+}
+
+static int fz_reclaim(const char *dir, int64_t bytes, int64_t *out_bytes, struct dv_err *err)
+{
+    (void)dir;
+    (void)err;
+    int64_t left = atomic_load(&fz.left_bytes), got = bytes < left ? bytes : left;
+    (void)usleep(20000); /* as a kernel that swaps */
+    atomic_fetch_sub(&fz.left_bytes, got);
+    atomic_fetch_add(&fz.n_reclaims, 1);
+    *out_bytes = got;
+    return got == bytes ? DV_OK : DV_NO_CAPACITY;
+}
+
+static int fz_memory(int64_t *out_total, int64_t *out_available, struct dv_err *err)
+{
+    (void)err;
+    *out_total = (int64_t)1 << 30;
+    *out_available = fz.available_bytes;
+    return DV_OK;
+}
+
+static const struct dv_freezer freezer = {.can = fz_can,
+                                          .set = fz_set,
+                                          .is_frozen = fz_is_frozen,
+                                          .can_reclaim = fz_can_reclaim,
+                                          .reclaim = fz_reclaim,
+                                          .memory = fz_memory};
 
 /* ---- the world ---- */
 
@@ -70,6 +107,8 @@ static int setup(void **state)
     assert_int_equal(dv_cgroup_setup(NULL), DV_OK);
     sw_open();
     sw.freezer = &freezer;
+    sw.reclaim_percent = 10;
+    fz.available_bytes = (int64_t)1 << 30;
     assert_int_equal(dv_listen_tcp("127.0.0.1:0", 0, NULL, &g_listen, NULL), DV_OK);
     g_port = dv_socket_port(g_listen);
     open_engine();
@@ -105,11 +144,16 @@ static void turns(uint64_t ms)
         sw_turn();
 }
 
-static bool metric_is(const char *line)
+static bool metric_is_now(const char *line)
 {
     DV_AUTO_BUF struct dv_buf text = DV_BUF_INIT;
     dv_sandbox_metrics(sw.sb, &text);
-    bool is_there = strstr(dv_buf_cstr(&text), line) != NULL;
+    return strstr(dv_buf_cstr(&text), line) != NULL;
+}
+
+static bool metric_is(const char *line)
+{
+    bool is_there = metric_is_now(line);
     if (!is_there)
         print_message("not there: %s\n", line);
     return is_there;
@@ -318,6 +362,37 @@ static void a_half_frozen_one_is_thawed_and_probed_by_the_next_agent(void **stat
     assert_int_equal(fz.n_thaws, 1);
 }
 
+static void a_short_node_takes_memory_from_frozen_replicas_until_they_have_no_more(void **state)
+{
+    (void)state;
+    fz.has_reclaim = true;
+    fz.left_bytes = (int64_t)3 << 19; /* 1.5 MiB: less than the test's own process has */
+    start(FREEZE("10ms"));
+    SW_UNTIL(sw_state(1) == DV_REPLICA_FROZEN);
+    turns(1100);
+    assert_int_equal(fz.n_reclaims, 0); /* there is enough */
+    fz.available_bytes = 1 << 20;
+    SW_UNTIL(fz.n_reclaims > 0);
+    SW_UNTIL(metric_is_now("davit_agent_reclaims_total 1\n"));
+    assert_true(metric_is("davit_agent_reclaimed_bytes_total 1572864\n"));
+    turns(1200);
+    assert_int_equal(fz.n_reclaims, 1); /* it gave less than was asked for: it is left alone */
+    assert_int_equal(sw_state(1), DV_REPLICA_FROZEN);
+}
+
+static void a_replica_may_go_while_memory_is_taken_from_it(void **state)
+{
+    (void)state;
+    fz.has_reclaim = true;
+    fz.left_bytes = 1 << 20;
+    start(FREEZE("10ms"));
+    SW_UNTIL(sw_state(1) == DV_REPLICA_FROZEN);
+    fz.available_bytes = 1 << 20;
+    SW_UNTIL(atomic_load(&fz.n_reclaims) > 0);
+    sw_stop(1, true);
+    SW_UNTIL(sw_get(1)->n_gone == 1);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -338,6 +413,8 @@ int main(void)
         T(an_agent_that_stops_leaves_nothing_frozen),
         T(a_frozen_one_is_taken_over_frozen_by_the_next_agent),
         T(a_half_frozen_one_is_thawed_and_probed_by_the_next_agent),
+        T(a_short_node_takes_memory_from_frozen_replicas_until_they_have_no_more),
+        T(a_replica_may_go_while_memory_is_taken_from_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,6 +143,16 @@ def what_runs_in_the_background_gets_no_processor_while_frozen():
 
 
 @scenario
+def the_command_line_says_when():
+    cluster.cli("deploy", "said", "--image", TOOLS, "--freeze", "300ms", "--entrypoint", "/hello", "--wait")
+    wait_frozen("said")
+    assert "after 300ms without requests" in cluster.cli("describe", "said").stdout
+    cluster.cli("deploy", "said", "--image", TOOLS, "--cpu-always", "--entrypoint", "/hello", "--wait")
+    assert "never" in cluster.cli("describe", "said").stdout
+    cluster.remove("said")
+
+
+@scenario
 def requests_that_race_with_freezes_are_all_answered():
     cluster.deploy("race", scale={"freeze": "10ms", "max": 1, "concurrency": 10, "idle": "1h"})
     cluster.invoke("race")

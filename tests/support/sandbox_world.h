@@ -36,6 +36,7 @@ static struct sandbox_world {
     const char *init_path, *network;
     uint64_t node;
     int64_t replicas_max, primed_max, ready_networks;
+    int64_t reclaim_percent;
     const struct dv_freezer *freezer;
     struct sw_seen seen[SW_REPLICAS];
     size_t n_seen;
@@ -153,6 +154,7 @@ __attribute__((unused)) static void sw_open_sandbox(void)
                                  .replicas_max = sw.replicas_max ? sw.replicas_max : 10,
                                  .primed_max = sw.primed_max,
                                  .ready_networks = sw.ready_networks,
+                                 .reclaim_percent = sw.reclaim_percent,
                                  .freezer = sw.freezer,
                                  .on_change = sw_on_change,
                                  .on_logs = sw_on_logs};

@@ -151,6 +151,37 @@ static void v2_freezing_gives_up_when_the_kernel_does_not_confirm(void **state)
     assert_int_equal(dv_cgroup_freeze(&g, true, NULL), DV_OK);
 }
 
+static void v2_memory_is_taken_by_the_file_that_is_for_it(void **state)
+{
+    (void)state;
+    struct dv_cgroup g = {.version = DV_CGROUP_V2, .dir = {[CG_UNIFIED] = g_dir}};
+    char text[24];
+    int64_t got = -1;
+    put("memory.current", "10485760\n");
+    assert_false(dv_cgroup_can_reclaim(&g));
+    assert_int_equal(dv_cgroup_reclaim(g_dir, 4096, &got, NULL), DV_UNSUPPORTED); /* a kernel before 5.19 */
+    put("memory.reclaim", "");
+    assert_true(dv_cgroup_can_reclaim(&g));
+    assert_int_equal(dv_cgroup_reclaim(g_dir, 1048576, &got, NULL), DV_OK);
+    assert_int_equal(got, 0); /* the test's file does not shrink */
+    assert_int_equal(dv_cg_read(g_dir, "memory.reclaim", text, sizeof(text)), DV_OK);
+    assert_string_equal(text, "1048576");
+    g.version = DV_CGROUP_V1;
+    assert_false(dv_cgroup_can_reclaim(&g));
+}
+
+static void only_a_group_of_the_containers_own_is_frozen(void **state)
+{
+    (void)state;
+    struct dv_cgroup g = {.version = DV_CGROUP_V2,
+                          .dir = {[CG_UNIFIED] = (char *)"/sys/fs/cgroup/system.slice/docker-0a1b.scope"}};
+    assert_true(dv_cgroup_can_freeze(&g, "0a1b"));
+    assert_false(dv_cgroup_can_freeze(&g, "0a1c"));
+    assert_false(dv_cgroup_can_freeze(&g, ""));
+    g.dir[CG_UNIFIED] = NULL;
+    assert_false(dv_cgroup_can_freeze(&g, "0a1b"));
+}
+
 static void v2_limits_are_written_where_v2_keeps_them(void **state)
 {
     (void)state;
@@ -197,6 +228,8 @@ int main(void)
         cmocka_unit_test(v1_usage_counts_memory_without_page_cache_that_can_go),
         cmocka_unit_test(v2_usage_reads_the_unified_files),
         cmocka_unit_test(v2_freezing_gives_up_when_the_kernel_does_not_confirm),
+        cmocka_unit_test(v2_memory_is_taken_by_the_file_that_is_for_it),
+        cmocka_unit_test(only_a_group_of_the_containers_own_is_frozen),
         cmocka_unit_test(v2_limits_are_written_where_v2_keeps_them),
         cmocka_unit_test(running_out_of_memory_leaves_nothing_behind),
     };
