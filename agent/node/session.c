@@ -9,6 +9,7 @@
 #include "agent/node/session.h"
 #include "agent/cgroup/cgroup.h"
 #include "agent/node/node_report.h"
+#include "agent/node/scraper.h"
 #include "proto/base/alloc.h"
 #include "proto/rt/log.h"
 #include "proto/wire/codec.h"
@@ -38,6 +39,8 @@ struct dv_session {
     struct dv_defer gather;
     bool want_full, want_node;
     struct dv_node_meter meter;
+    struct dv_scraper *scraper;
+    bool has_scrapes;
     struct dv_buf text; /* scratch */
 };
 
@@ -84,6 +87,23 @@ static void report_node(struct dv_session *s)
     }
 }
 
+/* A result that gets lost is a reading that failed: the next one comes with its interval. */
+static void report_scrapes(struct dv_session *s)
+{
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    struct dv_report report = {.type = "scrapes"};
+    s->has_scrapes = false;
+    if (dv_scraper_take(s->scraper, &arena, &report.scrapes, &report.n_scrapes) == DV_OK && report.n_scrapes)
+        (void)send_report(s, &report);
+}
+
+static void on_scraped(void *ctx)
+{
+    struct dv_session *s = ctx;
+    s->has_scrapes = true;
+    dv_session_changed(s);
+}
+
 static void on_gather(struct dv_defer *d)
 {
     struct dv_session *s = DV_CONTAINER_OF(d, struct dv_session, gather);
@@ -93,6 +113,8 @@ static void on_gather(struct dv_defer *d)
         report_node(s);
     if (s->want_full || dv_sandbox_has_changes(s->sandbox))
         report_replicas(s, s->want_full);
+    if (s->has_scrapes)
+        report_scrapes(s);
 }
 
 void dv_session_changed(struct dv_session *s)
@@ -146,6 +168,8 @@ static void obey(struct dv_session *s, struct dv_sv json)
         dv_sandbox_pools(s->sandbox, msg.pools);
     else if (msg.logs)
         dv_sandbox_logs(s->sandbox, msg.logs);
+    else if (msg.scrape)
+        dv_scraper_obey(s->scraper, s->sandbox, msg.scrape);
 }
 
 static void on_event(void *ctx, const struct dv_link_event *ev)
@@ -177,6 +201,8 @@ static void link_drop(struct session_link *l)
     s->control = NULL;
     s->last_control_ns = dv_loop_now(s->cfg.loop);
     dv_sandbox_logs_drop(s->sandbox);
+    dv_scraper_drop(s->scraper);
+    s->has_scrapes = false;
     s->cfg.on_control(s->cfg.ctx, false);
 }
 
@@ -273,7 +299,10 @@ int dv_session_new(const struct dv_session_cfg *cfg, struct dv_session **out, st
     int rc = dv_io_add(cfg->loop, &s->listener, cfg->listen_fd, 0, err);
     if (!rc && dv_timer_set(cfg->loop, &s->timer, s->last_control_ns + NODE_MS * DV_MS))
         rc = dv_err_set(err, DV_E_NOMEM, "session");
+    if (!rc)
+        rc = dv_scraper_new(cfg->loop, on_scraped, s, &s->scraper, err);
     if (rc) {
+        dv_timer_cancel(cfg->loop, &s->timer);
         dv_io_del(cfg->loop, &s->listener);
         (void)close(cfg->listen_fd);
         dv_free(s);
@@ -306,6 +335,7 @@ void dv_session_free(struct dv_session *s)
     close_listener(s);
     dv_timer_cancel(s->cfg.loop, &s->timer);
     dv_defer_cancel(&s->gather);
+    dv_scraper_free(s->scraper);
     dv_buf_deinit(&s->text);
     explicit_bzero(&s->id, sizeof(s->id));
     dv_free(s);

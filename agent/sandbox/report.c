@@ -30,6 +30,13 @@ static struct dv_replica_report report_of(const struct sb_replica *r)
                                       .started_ms = r->started_ms};
 }
 
+bool dv_sandbox_address(const struct dv_sandbox *s, uint64_t replica, char *out, size_t cap)
+{
+    const struct sb_replica *r = dv_idmap_find(&s->by_id, replica);
+    return r && !r->is_dead && sb_replica_state(r) == DV_REPLICA_WARM && r->address[0] &&
+           dv_copy(out, cap, r->address);
+}
+
 bool dv_sandbox_has_changes(const struct dv_sandbox *s)
 {
     DV_LIST_FOR_EACH (n, &s->replicas)

@@ -67,6 +67,8 @@ void dv_sandbox_on_wake(struct dv_sandbox *s, uint64_t replica, uint64_t held_ns
  * DV_OK; DV_E_NOMEM (then nothing counts as told). */
 int dv_sandbox_report(struct dv_sandbox *s, bool full, struct dv_arena *arena, struct dv_replica_report **out,
                       size_t *out_n);
+/* Where a replica answers, while it is warm; false: it is not. */
+bool dv_sandbox_address(const struct dv_sandbox *s, uint64_t replica, char *out, size_t cap);
 bool dv_sandbox_has_changes(const struct dv_sandbox *s);
 size_t dv_sandbox_n_replicas(const struct dv_sandbox *s); /* that hold, or will hold, a container */
 

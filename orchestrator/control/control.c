@@ -15,6 +15,8 @@
  * cluster without nodes and without functions in use. */
 #include "orchestrator/control/control_internal.h"
 
+#include "proto/rt/httpc.h"
+
 /* ---- actions ---- */
 
 static void send_start(struct dv_control *c, const struct dv_action *a)
@@ -314,6 +316,7 @@ int dv_control_new(const struct dv_control_cfg *cfg,
     c->on_loaded = on_loaded;
     c->on_loaded_ctx = ctx;
     c->tick.fn = on_tick;
+    c->last_epoch = cfg->seed >> 16; /* results of a process before are not taken for this one's */
     dv_list_init(&c->logs);
     dv_list_init(&c->writes);
     dv_rng_init(&c->rng, cfg->seed);
@@ -369,6 +372,8 @@ void dv_control_free(struct dv_control *c)
     for (size_t i = 0; i < c->n_fns; i++)
         ctl_fn_free(c->fns[i]);
     dv_free(c->fns);
+    if (c->http)
+        dv_httpc_free(c->http);
     for (size_t i = 0; (v = dv_map_next(&c->replicas, &i));) {
         dv_arena_deinit(&((struct ctl_replica *)v)->arena);
         dv_free(v);

@@ -110,6 +110,7 @@ static void adopt_version(struct dv_control *c, struct ctl_def *v)
         dv_log(DV_LOG_ERROR, "out of memory: a function is committed and not scaled",
                DV_LS("function", f->key));
     ctl_schedule_put(c, f);
+    ctl_scrapes_put(c, f);
     ctl_fn_tell_gateway(c, dv_cluster_fn_find(c->cluster, f->uid), f);
     char text[96];
     bool is_replaced = old && old->def.generation != v->def.generation;

@@ -24,6 +24,7 @@ void ctl_fn_free(struct ctl_fn *f)
     dv_free(f->events);
     dv_free(f->key);
     ctl_schedule_free(f->schedule);
+    ctl_scrapes_free(f->scrapes);
     ctl_def_free(f->v);
     dv_free(f);
 }
@@ -133,7 +134,9 @@ int ctl_fn_load(struct dv_control *c, const struct dv_store_entry *e, struct dv_
         return dv_err_set(err, rc, "loading functions");
     if ((rc = dv_cluster_fn_put(c->cluster, &v->def, ctl_now(c))))
         return rc;
-    ctl_schedule_put(c, dv_idmap_find(&c->fns_by_uid, v->def.uid));
+    struct ctl_fn *f = dv_idmap_find(&c->fns_by_uid, v->def.uid);
+    ctl_schedule_put(c, f);
+    ctl_scrapes_put(c, f);
     return DV_OK;
 }
 

@@ -72,6 +72,8 @@ struct ctl_event {
 };
 
 struct ctl_schedule; /* control_schedule.c */
+struct ctl_scrapes;  /* control_scrape.c */
+struct ctl_node;
 
 struct ctl_def { /* one version of a function; the core borrows def */
     struct dv_function def;
@@ -83,6 +85,7 @@ struct ctl_fn {
     struct ctl_def *v;
     char *key;                     /* "ns/name" */
     struct ctl_schedule *schedule; /* NULL: none */
+    struct ctl_scrapes *scrapes;   /* NULL: it names no metrics */
     struct ctl_event *events;      /* ring */
     size_t n_events, cap_events, first_event;
 };
@@ -114,6 +117,13 @@ void ctl_schedule_free(struct ctl_schedule *s);
 int ctl_schedule_check(struct dv_control *c, const struct dv_fn_spec *spec, char *field, size_t cap,
                        struct dv_err *err);
 void ctl_zones_free(struct dv_control *c);
+
+/* ---- metrics that users name ---- */
+
+/* Read those of f's version, from now on.  free: NULL is fine. */
+void ctl_scrapes_put(struct dv_control *c, struct ctl_fn *f);
+void ctl_scrapes_free(struct ctl_scrapes *s);
+void ctl_scrapes_take(struct ctl_node *n, const struct dv_report *rep); /* what an agent read */
 
 /* ---- nodes ---- */
 
@@ -219,7 +229,7 @@ enum ctl_phase {
 struct ctl_counters {
     struct dv_hist phases[CTL_N_PHASES];
     uint64_t starts, stops, failures[DV_REASON_N], reports, link_opened, link_closed, unsent, writes,
-        write_errors;
+        write_errors, scrapes, scrape_failures;
 };
 
 /* ---- the whole ---- */
@@ -242,6 +252,9 @@ struct dv_control {
     uint64_t last_log;
     struct dv_list writes;
     struct dv_timer tick;
+    struct dv_httpc *http; /* made when it is first needed */
+    size_t n_scraping;
+    uint64_t last_epoch;
     bool is_loaded, is_pumping;
     struct ctl_counters n;
     void (*on_loaded)(void *ctx, int code, const struct dv_err *err);

@@ -27,6 +27,8 @@ enum name {
     M_FAILURES,
     M_MOVES,
     M_REPORTS,
+    M_SCRAPES,
+    M_SCRAPE_FAILURES,
     M_LINKS_OPENED,
     M_LINKS_CLOSED,
     M_UNSENT,
@@ -69,6 +71,9 @@ static const struct {
     [M_FAILURES] = {"davit_replica_failures_total", DV_METRIC_COUNTER, "Replicas that failed, by reason"},
     [M_MOVES] = {"davit_replica_moves_total", DV_METRIC_COUNTER, "Moves along the life cycle"},
     [M_REPORTS] = {"davit_reports_total", DV_METRIC_COUNTER, "Reports of agents"},
+    [M_SCRAPES] = {"davit_scrapes_total", DV_METRIC_COUNTER, "Readings of metrics that functions name"},
+    [M_SCRAPE_FAILURES] = {"davit_scrape_failures_total", DV_METRIC_COUNTER,
+                           "Readings that gave no value that may be believed"},
     [M_LINKS_OPENED] = {"davit_control_links_opened_total", DV_METRIC_COUNTER,
                         "Control links that were opened"},
     [M_LINKS_CLOSED] = {"davit_control_links_closed_total", DV_METRIC_COUNTER, "Control links that broke"},
@@ -271,6 +276,8 @@ void dv_control_metrics(struct dv_control *c, struct dv_buf *out)
     single(out, M_STARTS, c->n.starts);
     single(out, M_STOPS, c->n.stops);
     single(out, M_REPORTS, c->n.reports);
+    single(out, M_SCRAPES, c->n.scrapes);
+    single(out, M_SCRAPE_FAILURES, c->n.scrape_failures);
     single(out, M_LINKS_OPENED, c->n.link_opened);
     single(out, M_LINKS_CLOSED, c->n.link_closed);
     single(out, M_UNSENT, c->n.unsent);

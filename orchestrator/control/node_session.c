@@ -143,6 +143,8 @@ static void take_report(struct ctl_node *n, struct dv_sv json)
         take_replicas(n, &rep);
     else if (strcmp(rep.type, "logs") == 0)
         ctl_logs_chunk(n->c, n, rep.logs);
+    else if (strcmp(rep.type, "scrapes") == 0)
+        ctl_scrapes_take(n, &rep);
 }
 
 /* ---- the link ---- */

@@ -410,7 +410,7 @@ static bool listen_for_use(struct dv_scale_state *s, const struct dv_scale_seen 
     for (size_t i = 0; i < seen->n_asks; i++) {
         const struct dv_scale_ask *a = &seen->asks[i];
         is_active |= a->is_active && !a->is_hold;
-        is_kept |= a->is_hold && a->keeps_awake && seen->ready + seen->starting > 0;
+        is_kept |= a->keeps_awake && seen->ready + seen->starting > 0;
     }
     if (is_active || is_kept)
         dv_scale_touch(s, now_ns);

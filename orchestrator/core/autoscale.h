@@ -88,7 +88,7 @@ struct dv_scale_ask {
     uint8_t index;    /* of the metric */
     bool is_active;   /* it is in use, whatever the requests say: wakes it, and it is not idle */
     bool is_hold;     /* nothing is known that may be believed: what there is stays */
-    bool keeps_awake; /* while it is held it does not fall asleep either */
+    bool keeps_awake; /* nobody can say that it is idle: it does not fall asleep either */
     int64_t replicas;
     const char *text; /* for a person; borrowed for the call */
 };

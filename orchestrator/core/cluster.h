@@ -15,6 +15,7 @@
 #include "orchestrator/core/haves.h"
 #include "orchestrator/core/keepalive.h"
 #include "orchestrator/core/lifecycle.h"
+#include "orchestrator/core/metric.h"
 #include "orchestrator/core/sched.h"
 #include "orchestrator/core/signals.h"
 #include "proto/base/list.h"
@@ -50,6 +51,12 @@ struct dv_cluster_hot {
     bool is_evicted; /* its idle time is over, since a node is short of memory; until it is used */
 };
 
+/* The metrics of a function, in the order of its definition. */
+struct dv_cluster_watch {
+    size_t n;
+    struct dv_metric_track v[];
+};
+
 struct dv_cluster_fn {
     uint64_t uid, generation;
     const struct dv_function
@@ -58,11 +65,12 @@ struct dv_cluster_fn {
     int32_t scheduled_min;      /* what an open window of its schedule asks for; 0: none is open */
     int64_t asked;              /* what the autoscaler would like; decision.wanted is what can be had of it */
     struct dv_crashloop crash;
-    struct dv_list replicas;    /* struct dv_cluster_replica, by of_fn */
-    uint64_t unplaced_since_ns; /* 0: all have a place */
-    uint64_t asked_ns;          /* somebody began to wait for a replica; 0: nobody does */
-    const char *failing;        /* told to callers at once; empty: they may wait.  Never NULL */
-    const char *trouble;        /* last failure, for a person; empty once it was overcome.  Never NULL */
+    struct dv_list replicas;        /* struct dv_cluster_replica, by of_fn */
+    uint64_t unplaced_since_ns;     /* 0: all have a place */
+    uint64_t asked_ns;              /* somebody began to wait for a replica; 0: nobody does */
+    const char *failing;            /* told to callers at once; empty: they may wait.  Never NULL */
+    const char *trouble;            /* last failure, for a person; empty once it was overcome.  Never NULL */
+    struct dv_cluster_watch *watch; /* NULL: it names no metrics */
     /* internal */
     struct dv_cluster_keep *keep; /* its habits, and what it wants of pools; NULL: neither is known */
     uint64_t used_ns;             /* last sign of use; 0: none yet */
@@ -175,6 +183,11 @@ void dv_cluster_load(struct dv_cluster *c, uint64_t fn_uid, const struct dv_scal
 void dv_cluster_backlog(struct dv_cluster *c, uint64_t fn_uid, const struct dv_backlog *b);
 /* The minimum by the clock is this from now on; 0: no window is open. */
 void dv_cluster_schedule(struct dv_cluster *c, uint64_t fn_uid, int64_t min, uint64_t now_ns);
+/* A metric of the function's definition was read: in one of its replicas, or elsewhere (replica 0); or it
+ * could not be read, and why.  value: finite, not negative. */
+void dv_cluster_metric(struct dv_cluster *c, uint64_t fn_uid, size_t index, uint64_t replica, double value,
+                       uint64_t now_ns);
+void dv_cluster_metric_missed(struct dv_cluster *c, uint64_t fn_uid, size_t index, const char *why);
 void dv_cluster_replica_busy(struct dv_cluster *c, uint64_t replica, int64_t in_flight);
 /* Time passed: decide for functions in use, and once a second for those that only have something (a replica,
  * a failure); give up silent nodes. */
@@ -213,6 +226,18 @@ const struct dv_life_counts *dv_cluster_counts(const struct dv_cluster *c);
 int64_t dv_cluster_fn_wanted(const struct dv_cluster_fn *f);
 const char *dv_cluster_fn_reason(const struct dv_cluster_fn *f);
 uint64_t dv_cluster_fn_waiting(const struct dv_cluster_fn *f); /* requests, as last told */
+
+/* What each signal asks for now, for reading. */
+enum { DV_CLUSTER_SIGNALS_MAX = DV_SIG_N_OWN + 3 + DV_METRICS_MAX };
+struct dv_cluster_signal {
+    enum dv_scale_signal signal;
+    uint8_t index; /* of the metric */
+    bool is_hold, is_active;
+    int64_t replicas;       /* when held: what there is */
+    char text[DV_ASK_TEXT]; /* empty: its name says it */
+};
+size_t dv_cluster_fn_signals(const struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns,
+                             struct dv_cluster_signal out[DV_CLUSTER_SIGNALS_MAX]);
 
 struct dv_cluster_tally {
     int64_t ready, starting, draining, failed;

@@ -522,6 +522,7 @@ void dv_cl_fn_free(struct dv_cluster_fn *f)
 {
     dv_cl_text_set(&f->failing, "");
     dv_cl_text_set(&f->trouble, "");
+    dv_cl_watch_free(f);
     dv_free(f->hot);
     dv_free(f->keep);
     dv_free(f);
@@ -533,7 +534,10 @@ int dv_cluster_fn_put(struct dv_cluster *c, const struct dv_function *def, uint6
     int rc;
     if (!f && (rc = fn_new(c, def, &f)))
         return rc;
+    const struct dv_function *old = f->def == def ? NULL : f->def;
     f->def = def;
+    if ((rc = dv_cl_watch(f, old)))
+        return rc;
     rc = dv_cl_pools_fn(c, f);
     dv_cl_keep_changed(c, f);
     if (f->hot)

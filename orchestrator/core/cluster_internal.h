@@ -114,13 +114,17 @@ void dv_cl_fn_free(struct dv_cluster_fn *f);
 int dv_cl_heat(struct dv_cluster *c, struct dv_cluster_fn *f);
 
 /* cluster_signals.c */
-enum { CL_ASKS_MAX = 3 };
+enum { CL_ASKS_MAX = 3 + DV_METRICS_MAX };
 struct cl_asks {
     struct dv_scale_ask v[CL_ASKS_MAX];
     char text[CL_ASKS_MAX][DV_ASK_TEXT];
     size_t n;
 };
 /* f->hot is there. */
+/* Its definition changed from `old` (NULL: it is new): what is known of metrics that stayed, stays.  DV_OK,
+ * DV_E_NOMEM. */
+int dv_cl_watch(struct dv_cluster_fn *f, const struct dv_function *old);
+void dv_cl_watch_free(struct dv_cluster_fn *f);
 void dv_cl_asks(const struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns,
                 struct cl_asks *out);
 

@@ -363,6 +363,8 @@ static bool set_target(CURL *easy, const struct dv_httpc_request *req)
     if (req->unix_socket)
         return ok && !curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, req->unix_socket) &&
                !curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    if (req->no_proxy)
+        ok = ok && !curl_easy_setopt(easy, CURLOPT_PROXY, "");
     if (req->no_tls_verify)
         ok = ok && !curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L) &&
              !curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);

@@ -36,6 +36,7 @@ struct dv_httpc_request {
     uint64_t connect_timeout_ms; /* default 2000 */
     size_t body_max;             /* of the answer; default 8 MiB */
     bool no_tls_verify;
+    bool no_proxy; /* whatever the environment says */
     /* Streams: body bytes of a 2xx answer as they come (the body of any other answer is kept for on_done).
      * Return non-zero to end the call (code DV_CLOSED). */
     int (*on_data)(void *ctx, struct dv_sv bytes);

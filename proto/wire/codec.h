@@ -20,7 +20,8 @@ struct dv_wire_type; /* one message's table; defined in codec_internal.h */
 
 extern const struct dv_wire_type dv_type_fn_spec, dv_type_function, dv_type_replica_report, dv_type_join,
     dv_type_join_reply, dv_type_node_record, dv_type_node_report, dv_type_control, dv_type_report,
-    dv_type_registry_auth, dv_type_pool, dv_type_apply, dv_type_secret_put, dv_type_ns_put, dv_type_scale_put;
+    dv_type_registry_auth, dv_type_pool, dv_type_metric, dv_type_apply, dv_type_secret_put, dv_type_ns_put,
+    dv_type_scale_put;
 
 enum dv_wire_flags {
     DV_WIRE_STRICT = 0,
@@ -81,6 +82,18 @@ void dv_fn_spec_resolved(const struct dv_fn_spec *spec, int64_t cluster_idle_ms,
 /* The kind of primed sandbox that serves this function; out borrows from spec, out->n is 0. */
 void dv_pool_of(const struct dv_fn_spec *spec, struct dv_pool *out);
 bool dv_pool_same(const struct dv_pool *a, const struct dv_pool *b); /* n apart */
+
+/* Where a metric stands: in the function's own replicas ("replica:/metrics" at the function's port,
+ * "replica:9090/metrics" or ":9090/metrics" at another), or at an http:// or https:// URL. */
+struct dv_metric_source {
+    bool is_replica;
+    int64_t port;     /* of the replica; 0: the function's */
+    const char *path; /* inside of the url; NULL: elsewhere */
+};
+/* DV_OK, or DV_INVALID with *why (static; may be NULL). */
+int dv_metric_source_of(const char *url, struct dv_metric_source *out, const char **why);
+int64_t dv_metric_timeout_ms(const struct dv_metric *m); /* given, or 5 s within the interval */
+int64_t dv_metric_stale_ms(const struct dv_metric *m);   /* older than that it says nothing any more */
 
 const char *dv_kvs_find(const struct dv_kvs *m, const char *key); /* NULL = absent */
 

@@ -17,6 +17,7 @@ enum dv_kind {                /* C type of the member, JSON form */
                DV_K_DURATION, /* int64_t milliseconds: "30s" */
                DV_K_BYTES,    /* int64_t: "128Mi", or a number of bytes */
                DV_K_MCPU,     /* int64_t: "500m", "2" */
+               DV_K_NUM,      /* double: number, finite */
                DV_K_ENUM,     /* 4-byte enum: its name */
                DV_K_STRS,     /* struct dv_strs: array of strings */
                DV_K_KVS,      /* struct dv_kvs: object of strings */
@@ -101,6 +102,7 @@ typedef uint64_t dv_kt_ID;
 typedef int64_t dv_kt_DURATION;
 typedef int64_t dv_kt_BYTES;
 typedef int64_t dv_kt_MCPU;
+typedef double dv_kt_NUM;
 typedef struct dv_strs dv_kt_STRS;
 typedef struct dv_kvs dv_kt_KVS;
 

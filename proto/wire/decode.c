@@ -227,6 +227,19 @@ static int get_u64(const struct ctx *c, const struct dv_field *f, const struct d
     return rc;
 }
 
+static int get_num(const struct ctx *c, const struct dv_field *f, const struct dv_path *at, const cJSON *v,
+                   double *out)
+{
+    if (!cJSON_IsNumber(v))
+        return wrong_type(c, at, v, "a number");
+    double d = v->valuedouble;
+    bool is_bounded = f->min != 0 || f->max != 0;
+    if (is_bounded && (d < (double)f->min || d > (double)f->max))
+        return dv_path_err(at, c->err, "must be %" PRId64 " to %" PRId64, f->min, f->max);
+    *out = d;
+    return DV_OK;
+}
+
 static int get_id(const struct ctx *c, const struct dv_path *at, const cJSON *v, uint64_t *out)
 {
     if (!cJSON_IsString(v) || strlen(v->valuestring) != 16 || !dv_parse_hex64(dv_sv_c(v->valuestring), out))
@@ -363,6 +376,8 @@ static int get_field(const struct ctx *c, const struct dv_field *f, const struct
         return get_quantity(c, f, at, v, &bytes, to);
     case DV_K_MCPU:
         return get_quantity(c, f, at, v, &mcpu, to);
+    case DV_K_NUM:
+        return get_num(c, f, at, v, to);
     case DV_K_ENUM:
         return get_enum(c, f, at, v, to);
     case DV_K_STRS:

@@ -20,6 +20,19 @@ static void put_u64(struct dv_buf *out, uint64_t v)
     (void)dv_buf_addf(out, v > (uint64_t)DV_WIRE_INT_MAX ? "\"%" PRIu64 "\"" : "%" PRIu64, v);
 }
 
+/* With as few digits as read back as the same. */
+static void put_num(struct dv_buf *out, double v)
+{
+    char text[40];
+    double back = 0;
+    for (int digits = 15; digits <= 17; digits++) {
+        (void)snprintf(text, sizeof(text), "%.*g", digits, v); /* 24 characters at most */
+        if (dv_parse_double(dv_sv_c(text), &back) && back == v)
+            break;
+    }
+    (void)dv_buf_add_c(out, text);
+}
+
 static void put_id(struct dv_buf *out, uint64_t id)
 {
     char text[DV_ID_TEXT];
@@ -103,6 +116,9 @@ static void put_field(const struct dv_field *f, const void *msg, struct dv_buf *
         break;
     case DV_K_MCPU:
         put_quantity(out, *(const int64_t *)at, dv_format_mcpu);
+        break;
+    case DV_K_NUM:
+        put_num(out, *(const double *)at);
         break;
     case DV_K_ENUM:
         put_str(out, f->names[*(const int *)at]);

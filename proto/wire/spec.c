@@ -100,6 +100,27 @@ static int check_lists(const struct dv_fn_spec *s, struct dv_err *err)
     return DV_OK;
 }
 
+static int check_metrics(const struct dv_fn_spec *s, struct dv_err *err)
+{
+    char field[48];
+    for (size_t i = 0; i < s->scale.n_metrics; i++) {
+        const struct dv_metric *m = &s->scale.metrics[i];
+        struct dv_metric_source source = {0};
+        (void)snprintf(field, sizeof(field), "scale.metrics[%zu].target", i);
+        if (!(m->target > 0))
+            return dv_err_field(err, DV_INVALID, field, "%s must be above 0", field);
+        (void)snprintf(field, sizeof(field), "scale.metrics[%zu].timeout", i);
+        if (m->timeout_ms > m->interval_ms)
+            return dv_err_field(err, DV_INVALID, field, "%s must not be above the interval", field);
+        (void)snprintf(field, sizeof(field), "scale.metrics[%zu].url", i);
+        (void)dv_metric_source_of(m->url, &source, NULL); /* it has been checked */
+        if (source.is_replica && s->protocol == DV_PROTO_STDIO)
+            return dv_err_field(err, DV_INVALID, field,
+                                "%s: the replicas of a stdio function have no endpoint", field);
+    }
+    return DV_OK;
+}
+
 static int check_numbers(const struct dv_fn_spec *s, struct dv_err *err)
 {
     if (s->scale.min > s->scale.max)
@@ -117,6 +138,9 @@ static int check_numbers(const struct dv_fn_spec *s, struct dv_err *err)
         return dv_err_field(
             err, DV_INVALID, "scale.memory",
             "scale.memory is a percentage of limits.memory or requests.memory: give one of them");
+    int rc = check_metrics(s, err);
+    if (rc)
+        return rc;
     for (size_t i = 0; i < s->scale.n_schedule; i++) {
         char field[48];
         (void)snprintf(field, sizeof(field), "scale.schedule[%zu].min", i);

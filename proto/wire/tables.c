@@ -5,6 +5,7 @@
 static const char *const protocol_names[] = {"http", "stdio", NULL};
 static const char *const pull_names[] = {"missing", "always", NULL};
 static const char *const auth_names[] = {"open", "required", NULL};
+static const char *const fold_names[] = {"sum", "average", "max", NULL};
 static const char *const cpu_names[] = {"requests", "always", NULL};
 
 #define SECOND     1000ll
@@ -86,6 +87,32 @@ static const char *check_timezone(const char *s)
     return NULL;
 }
 
+static bool is_word(const char *s, const char *more)
+{
+    bool ok = *s != '\0' && !(*s >= '0' && *s <= '9');
+    for (; *s && ok; s++)
+        ok = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') ||
+             strchr(more, *s);
+    return ok;
+}
+
+static const char *check_series(const char *s)
+{
+    return is_word(s, "_:") ? NULL : "must be a metric's name: letters, digits, '_' and ':'";
+}
+
+static const char *check_series_label(const char *s)
+{
+    return is_word(s, "_") ? NULL : "must be a label's name: letters, digits and '_'";
+}
+
+static const char *check_metric_url(const char *s)
+{
+    const char *why = NULL;
+    struct dv_metric_source source;
+    return dv_metric_source_of(s, &source, &why) ? why : NULL;
+}
+
 static const char *check_face(const char *s)
 {
     return strcmp(s, "v1") == 0 || strcmp(s, "openfaas") == 0 ? NULL : "must be \"v1\" or \"openfaas\"";
@@ -123,6 +150,20 @@ static const struct dv_field requests[] = {
 #undef T
 const struct dv_wire_type dv_type_requests = TABLE_INIT_(struct dv_requests, requests);
 
+#define T struct dv_metric
+static const struct dv_field metric[] = {
+    FIELD(STR, "name", name, .check = check_series, .max = 256, .flags = DV_F_REQUIRED),
+    FIELD(STR, "url", url, .check = check_metric_url, .max = 2048, .flags = DV_F_REQUIRED),
+    FIELD(KVS, "labels", labels, .check = check_series_label, .max = 32),
+    FIELD(NUM, "target", target, .min = 0, .max = 1ll << 52, .flags = DV_F_REQUIRED),
+    FIELD(NUM, "activation", activation, .min = 0, .max = 1ll << 52, .flags = DV_F_QUIET),
+    FIELD_ENUM("aggregate", aggregate, fold_names),
+    FIELD(DURATION, "interval", interval_ms, .min = SECOND, .max = HOUR, .def = 10 * SECOND),
+    FIELD(DURATION, "timeout", timeout_ms, .min = 10, .max = MINUTE, .flags = DV_F_QUIET),
+};
+#undef T
+const struct dv_wire_type dv_type_metric = TABLE_INIT_(struct dv_metric, metric);
+
 #define T struct dv_window
 static const struct dv_field window[] = {
     FIELD(STR, "cron", cron, .check = check_cron, .max = 200, .flags = DV_F_REQUIRED),
@@ -156,6 +197,7 @@ static const struct dv_field scale[] = {
     FIELD(DURATION, "down", down_ms, .min = 1, .max = HOUR, .flags = DV_F_QUIET),
     FIELD(INT, "up_rate", up_rate, .min = 2, .max = 1000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
     FIELD(INT, "down_rate", down_rate, .min = 2, .max = 1000, .flags = DV_F_QUIET | DV_F_ZERO_OK),
+    FIELD_LIST("metrics", metrics, n_metrics, dv_type_metric, struct dv_metric, .max = DV_METRICS_MAX),
     FIELD_LIST("schedule", schedule, n_schedule, type_window, struct dv_window, .max = 16),
 };
 #undef T

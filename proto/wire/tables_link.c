@@ -73,6 +73,17 @@ static const struct dv_field cmd_logs[] = {
 #undef T
 static const struct dv_wire_type type_cmd_logs = TABLE_INIT_(struct dv_cmd_logs, cmd_logs);
 
+#define T struct dv_cmd_scrape
+static const struct dv_field cmd_scrape[] = {
+    FIELD(ID, "fn_uid", fn_uid, NEEDED),
+    FIELD(U64, "epoch", epoch, NEEDED),
+    FIELD(INT, "index", index, .min = 0, .max = DV_METRICS_MAX - 1, NEEDED),
+    FIELD_OBJECT("metric", metric, dv_type_metric, struct dv_metric, NEEDED),
+    FIELD_IDS("replicas", replicas, n_replicas, NEEDED),
+};
+#undef T
+static const struct dv_wire_type type_cmd_scrape = TABLE_INIT_(struct dv_cmd_scrape, cmd_scrape);
+
 /* Exactly the member of the type's name.  members: name and whether it is present; required: it must be. */
 struct tag {
     const char *type;
@@ -101,7 +112,7 @@ static int check_control(const void *msg, unsigned flags, struct dv_err *err)
     const struct dv_control_msg *c = msg;
     const struct tag tags[] = {
         {"start", c->start, true}, {"stop", c->stop, true}, {"sync", c->sync, true},
-        {"pools", c->pools, true}, {"logs", c->logs, true},
+        {"pools", c->pools, true}, {"logs", c->logs, true}, {"scrape", c->scrape, true},
     };
     return check_tag(c->type, tags, DV_COUNT(tags), flags, err);
 }
@@ -114,6 +125,7 @@ static const struct dv_field control[] = {
     FIELD_POINTER("sync", sync, type_cmd_sync, struct dv_cmd_sync),
     FIELD_POINTER("pools", pools, type_cmd_pools, struct dv_cmd_pools),
     FIELD_POINTER("logs", logs, type_cmd_logs, struct dv_cmd_logs),
+    FIELD_POINTER("scrape", scrape, type_cmd_scrape, struct dv_cmd_scrape),
 };
 #undef T
 const struct dv_wire_type dv_type_control =
@@ -140,6 +152,19 @@ static const struct dv_field log_chunk[] = {
 #undef T
 static const struct dv_wire_type type_log_chunk = TABLE_INIT_(struct dv_log_chunk, log_chunk);
 
+#define T struct dv_scrape_result
+static const struct dv_field scrape_result[] = {
+    FIELD(ID, "fn_uid", fn_uid, NEEDED),
+    FIELD(U64, "epoch", epoch, NEEDED),
+    FIELD(INT, "index", index, .min = 0, .max = DV_METRICS_MAX - 1, NEEDED),
+    FIELD(ID, "replica", replica, NEEDED),
+    FIELD(BOOL, "ok", ok, QUIET),
+    FIELD(NUM, "value", value, QUIET),
+    FIELD(STR, "message", message, .max = 400),
+};
+#undef T
+static const struct dv_wire_type type_scrape_result = TABLE_INIT_(struct dv_scrape_result, scrape_result);
+
 static int check_report(const void *msg, unsigned flags, struct dv_err *err)
 {
     const struct dv_report *r = msg;
@@ -147,6 +172,7 @@ static int check_report(const void *msg, unsigned flags, struct dv_err *err)
         {"node", r->node, true},
         {"replicas", r->n_replicas > 0, false}, /* none to tell is a message too */
         {"logs", r->logs, true},
+        {"scrapes", r->n_scrapes > 0, false},
     };
     return check_tag(r->type, tags, DV_COUNT(tags), flags, err);
 }
@@ -158,6 +184,7 @@ static const struct dv_field report[] = {
     FIELD_LIST("replicas", replicas, n_replicas, dv_type_replica_report, struct dv_replica_report),
     FIELD(BOOL, "is_full", is_full, QUIET),
     FIELD_POINTER("logs", logs, type_log_chunk, struct dv_log_chunk),
+    FIELD_LIST("scrapes", scrapes, n_scrapes, type_scrape_result, struct dv_scrape_result),
 };
 #undef T
 const struct dv_wire_type dv_type_report = TABLE_INIT_(struct dv_report, report, .check = check_report);

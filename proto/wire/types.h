@@ -9,8 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DV_NS_DEFAULT "default"
-#define DV_NAME_MAX   63
+#define DV_NS_DEFAULT  "default"
+#define DV_NAME_MAX    63
+#define DV_METRICS_MAX 8 /* of one function */
 /* What OpenFaaS clients call the default namespace. */
 #define DV_NS_OPENFAAS "openfaas-fn"
 
@@ -62,6 +63,21 @@ struct dv_window { /* of a schedule: from each time of cron on, for so long, at 
     int64_t duration_ms, min;
 };
 
+/* Of the series that fit; and how replicas follow: a sum is shared by them (replicas = sum / target), an
+ * average or a maximum is a level that each of them sees (replicas = present ones * level / target). */
+enum dv_fold { DV_FOLD_SUM, DV_FOLD_AVERAGE, DV_FOLD_MAX }; /* "sum" "average" "max" */
+
+struct dv_metric {
+    char *name;           /* of the series, as the endpoint writes it */
+    char *url;            /* dv_metric_source_of */
+    struct dv_kvs labels; /* that a series must have; others may be there */
+    double target;
+    double activation; /* above it there is work: wakes from zero; default 0 */
+    enum dv_fold aggregate;
+    int64_t interval_ms; /* default 10000 */
+    int64_t timeout_ms;  /* 0: not given (dv_metric_timeout_ms) */
+};
+
 struct dv_scale {
     int64_t min;         /* default 0 */
     int64_t max;         /* default 20; 1..10000 */
@@ -82,6 +98,8 @@ struct dv_scale {
     int64_t down_ms;   /* fewer must have been enough for so long; 0: not given, then a sixth of the window */
     int64_t up_rate;   /* at most so many times what is ready, at once; 0: no bound but max and room */
     int64_t down_rate; /* at most divided by so much in one step; 0: no bound */
+    struct dv_metric *metrics;
+    size_t n_metrics;
     struct dv_window *schedule;
     size_t n_schedule;
 };
@@ -259,8 +277,8 @@ struct dv_scale_put { /* POST /v1/functions/{name}/scale; null gives it back to 
 
 /* ---------------------------------------------------------------- link: control and report
  * One JSON object a frame, tagged by `type`; exactly the member of that name is present.
- * Orchestrator -> agent (CONTROL): start, stop, sync, pools, logs.
- * Agent -> orchestrator (REPORT): node, replicas, logs. */
+ * Orchestrator -> agent (CONTROL): start, stop, sync, pools, logs, scrape.
+ * Agent -> orchestrator (REPORT): node, replicas, logs, scrapes. */
 
 struct dv_secret_value {
     char *name;
@@ -308,13 +326,23 @@ struct dv_cmd_logs {
     bool cancel; /* ends the request of this number */
 };
 
+/* Read this metric of these replicas, once; each is answered by one dv_scrape_result with the same marks. */
+struct dv_cmd_scrape {
+    uint64_t fn_uid, epoch; /* epoch: of the list that index counts in */
+    int64_t index;
+    struct dv_metric metric;
+    uint64_t *replicas;
+    size_t n_replicas;
+};
+
 struct dv_control_msg {
-    char *type; /* "start" "stop" "sync" "pools" "logs" */
+    char *type; /* "start" "stop" "sync" "pools" "logs" "scrape" */
     struct dv_cmd_start *start;
     struct dv_cmd_stop *stop;
     struct dv_cmd_sync *sync;
     struct dv_cmd_pools *pools;
     struct dv_cmd_logs *logs;
+    struct dv_cmd_scrape *scrape;
 };
 
 struct dv_log_line {
@@ -331,13 +359,23 @@ struct dv_log_chunk {
     bool end; /* nothing follows under this number */
 };
 
+struct dv_scrape_result {
+    uint64_t fn_uid, epoch, replica;
+    int64_t index;
+    bool ok;
+    double value;  /* when ok: finite, not negative */
+    char *message; /* why not, otherwise */
+};
+
 struct dv_report {
-    char *type; /* "node" "replicas" "logs" */
+    char *type; /* "node" "replicas" "logs" "scrapes" */
     struct dv_node_report *node;
     struct dv_replica_report *replicas; /* those that changed; or every one when is_full */
     size_t n_replicas;
     bool is_full;
     struct dv_log_chunk *logs;
+    struct dv_scrape_result *scrapes;
+    size_t n_scrapes;
 };
 
 #endif

@@ -55,6 +55,9 @@ void dv_field_default(const struct dv_field *f, void *msg)
     case DV_K_MCPU:
         *(int64_t *)at = f->def;
         break;
+    case DV_K_NUM:
+        *(double *)at = (double)f->def;
+        break;
     case DV_K_STRS:
         *(struct dv_strs *)at = (struct dv_strs){0};
         break;
@@ -96,6 +99,8 @@ bool dv_field_is_default(const struct dv_field *f, const void *msg)
     case DV_K_BYTES:
     case DV_K_MCPU:
         return *(const int64_t *)at == f->def;
+    case DV_K_NUM:
+        return *(const double *)at == (double)f->def;
     case DV_K_STRS:
         return ((const struct dv_strs *)at)->n == 0;
     case DV_K_KVS:
@@ -339,6 +344,8 @@ static bool same_field(const struct dv_field *f, const void *a, const void *b)
         return *(const bool *)x == *(const bool *)y;
     case DV_K_ENUM:
         return *(const int *)x == *(const int *)y;
+    case DV_K_NUM:
+        return *(const double *)x == *(const double *)y;
     case DV_K_STRS:
         return same_strs(x, y);
     case DV_K_KVS:

@@ -208,6 +208,29 @@ static void a_wrong_field_is_named_by_its_path(void **state)
         {SPEC(",\"scale\":{\"down\":60}"), "scale.down", "a duration with its unit"},
         {SPEC(",\"scale\":{\"up_rate\":1}"), "scale.up_rate", "must be 2 to 1000"},
         {SPEC(",\"scale\":{\"down_rate\":-2}"), "scale.down_rate", "must be 2 to 1000"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q-depth\",\"url\":\"replica:/m\",\"target\":1}]}"),
+         "scale.metrics[0].name", "must be a metric's name"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"ftp://x/m\",\"target\":1}]}"),
+         "scale.metrics[0].url", "must be"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"replica:/m\"}]}"),
+         "scale.metrics[0].target", "must be given"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"replica:/m\",\"target\":\"1\"}]}"),
+         "scale.metrics[0].target", "must be a number"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"replica:/m\",\"target\":-1}]}"),
+         "scale.metrics[0].target", "must be 0 to"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"replica:/"
+              "m\",\"target\":1,\"activation\":-1}]}"),
+         "scale.metrics[0].activation", "must be 0 to"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"replica:/"
+              "m\",\"target\":1,\"interval\":\"1ms\"}]}"),
+         "scale.metrics[0].interval", "must be 1s to 1h"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"replica:/"
+              "m\",\"target\":1,\"aggregate\":\"min\"}]}"),
+         "scale.metrics[0].aggregate", "must be one of"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"replica:/"
+              "m\",\"target\":1,\"labels\":{\"a-b\":\"c\"}}]}"),
+         "scale.metrics[0].labels.a-b", "must be a label's name"},
+        {SPEC(",\"scale\":{\"metrics\":[{},{},{},{},{},{},{},{},{}]}"), "scale.metrics", "at most 8"},
         {SPEC(",\"scale\":{\"schedule\":[{\"cron\":\"0 8 * *\",\"duration\":\"1h\",\"min\":1}]}"),
          "scale.schedule[0].cron", "needs five fields"},
         {SPEC(",\"scale\":{\"schedule\":[{\"cron\":\"0 8 * * 1-5\",\"min\":1}]}"),
@@ -244,6 +267,15 @@ static void rules_across_fields_are_checked_by_finish(void **state)
         {SPEC(",\"scale\":{\"min\":5,\"max\":4}"), "scale.min"},
         {SPEC(",\"scale\":{\"concurrency\":4,\"target\":5}"), "scale.target"},
         {SPEC(",\"scale\":{\"cpu\":70}"), "scale.cpu"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"http://x/m\",\"target\":0}]}"),
+         "scale.metrics[0].target"},
+        {SPEC(",\"scale\":{\"metrics\":[{\"name\":\"q\",\"url\":\"http://x/"
+              "m\",\"target\":1,\"interval\":\"1s\","
+              "\"timeout\":\"2s\"}]}"),
+         "scale.metrics[0].timeout"},
+        {SPEC(",\"protocol\":\"stdio\",\"command\":[\"x\"],\"scale\":{\"metrics\":[{\"name\":\"q\","
+              "\"url\":\"replica:/m\",\"target\":1}]}"),
+         "scale.metrics[0].url"},
         {SPEC(",\"scale\":{\"max\":4,\"schedule\":[{\"cron\":\"@daily\",\"duration\":\"1h\",\"min\":4},"
               "{\"cron\":\"@hourly\",\"duration\":\"1m\",\"min\":5}]}"),
          "scale.schedule[1].min"},

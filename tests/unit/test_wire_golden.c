@@ -14,20 +14,15 @@ static const struct {
     const char *file;
     const struct dv_wire_type *type;
 } goldens[] = {
-    {"fn_spec_full", &dv_type_fn_spec},
-    {"function", &dv_type_function},
-    {"join", &dv_type_join},
-    {"join_reply", &dv_type_join_reply},
-    {"node_record", &dv_type_node_record},
-    {"control_start", &dv_type_control},
-    {"control_stop", &dv_type_control},
-    {"control_sync", &dv_type_control},
-    {"control_sync_none", &dv_type_control},
-    {"control_logs", &dv_type_control},
-    {"report_node", &dv_type_report},
-    {"report_replicas", &dv_type_report},
-    {"report_replicas_none", &dv_type_report},
-    {"report_logs", &dv_type_report},
+    {"fn_spec_full", &dv_type_fn_spec},        {"fn_spec_scale", &dv_type_fn_spec},
+    {"function", &dv_type_function},           {"join", &dv_type_join},
+    {"join_reply", &dv_type_join_reply},       {"node_record", &dv_type_node_record},
+    {"control_start", &dv_type_control},       {"control_stop", &dv_type_control},
+    {"control_sync", &dv_type_control},        {"control_sync_none", &dv_type_control},
+    {"control_logs", &dv_type_control},        {"control_scrape", &dv_type_control},
+    {"report_node", &dv_type_report},          {"report_replicas", &dv_type_report},
+    {"report_replicas_none", &dv_type_report}, {"report_logs", &dv_type_report},
+    {"report_scrapes", &dv_type_report},
 };
 
 static void read_golden(const char *name, struct dv_buf *out)
@@ -141,6 +136,9 @@ static void fill_field(struct gen *g, const struct dv_field *f, void *msg)
     case DV_K_MCPU:
         *(int64_t *)at = random_number(g, f);
         break;
+    case DV_K_NUM:
+        *(double *)at = (double)dv_rng_below(&g->rng, 1000000) / (double)(1 + dv_rng_below(&g->rng, 1000));
+        break;
     case DV_K_STRS: {
         struct dv_strs *l = at;
         l->v = dv_arena_zalloc(g->arena, n * sizeof(char *));
@@ -150,7 +148,9 @@ static void fill_field(struct gen *g, const struct dv_field *f, void *msg)
     }
     case DV_K_KVS: {
         struct dv_kvs *m = at;
-        static const char *const keys[] = {"A", "B", "c.d/e", "\xc3\xa9"};
+        static const char *const wild_keys[] = {"A", "B", "c.d/e", "\xc3\xa9"}, *const tame_keys[] = {
+                                                                                    "A", "B", "c_d", "e"};
+        const char *const *keys = f->check && f->check("c.d/e") ? tame_keys : wild_keys;
         m->v = dv_arena_zalloc(g->arena, n * sizeof(struct dv_kv));
         for (m->n = 0; m->n < n; m->n++)
             m->v[m->n] = (struct dv_kv){(char *)keys[m->n], (char *)(coin(g) ? "" : "va\"lue")};
