@@ -72,6 +72,8 @@ struct sb_holder *sb_holder_claim(struct dv_sandbox *s, const char *joins, void 
                                   void *ctx);
 
 /* ---- turns: what no request waits for goes after everything that one waits for ---- */
+/* How many creates and starts the engine is asked for at once; what is more waits here, in order. */
+int sb_starts_max(const struct dv_sandbox *s);
 /* May a create begin that only fills a pool? */
 bool sb_refill_may(const struct dv_sandbox *s);
 /* Around that create and its start. */

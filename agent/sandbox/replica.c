@@ -293,7 +293,7 @@ void sb_queue_run(struct dv_sandbox *s)
 {
     struct dv_list *n;
     sb_nets_refill(s); /* only what has waited for too long */
-    while (s->n_creating + s->nets.n_refills < SB_CREATES_MAX && (n = dv_list_pop_front(&s->queue))) {
+    while (s->n_creating + s->nets.n_refills < sb_starts_max(s) && (n = dv_list_pop_front(&s->queue))) {
         struct sb_replica *r = DV_LIST_ENTRY(n, struct sb_replica, in_queue);
         sb_replica_move(r, PH_CREATE);
         create(r);

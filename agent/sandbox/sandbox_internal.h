@@ -25,7 +25,6 @@
 #include "proto/rt/metrics.h"
 
 enum {
-    SB_CREATES_MAX = 4,      /* creates and starts under way at once: more only wait inside the engine */
     SB_TAIL_LINES = 200,     /* last lines kept of a replica that ended */
     SB_TAIL_FUNCTIONS = 256, /* functions whose last lines are kept */
     SB_REPORT_LINES = 20,    /* of them in the report of a failure */

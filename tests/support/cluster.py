@@ -215,6 +215,7 @@ class Node:
         self.directory = os.path.join(cluster.directory, self.name)
         self.engine = Engine(self.directory + "/engine", self.namespace, self.namespace)
         self.agent = None
+        self.options = []  # more words of the agent's command line, at every start
 
     def network_up(self):
         c, host, inside = self.cluster, f"{self.cluster.tag}v{self.index}", self.namespace
@@ -230,7 +231,7 @@ class Node:
         enter = ["nsenter", f"--net=/run/netns/{self.namespace}"] if self.namespace else []
         command = [*enter, *self.cluster.wrap("agent"), f"{BIN}/davit-agent", "--orchestrator", self.cluster.url,
                    "--name", self.name, "--listen", f"{self.address}:8090", "--metrics-listen", f"{self.address}:8083",
-                   "--docker", f"unix://{self.engine.socket}", "--state-dir", f"{self.directory}/agent", *extra]
+                   "--docker", f"unix://{self.engine.socket}", "--state-dir", f"{self.directory}/agent", *self.options, *extra]
         self.agent = Process(f"agent {self.name}", command, f"{self.directory}/agent.log",
                              {"DAVIT_JOIN_TOKEN": self.cluster.join_token()}).start()
         return self.agent
