@@ -30,6 +30,9 @@ static const char help[] =
     "fixed,\n"
     "                    knative\n"
     "  --nodes=N --own-start=MS --cold=MS --net=MS --primed=MS --tick=MS\n"
+    "  --idle=MS --down=MS --ask-primed=N   of Davit: the cluster's idle time, scale.down and scale.primed "
+    "of each\n"
+    "                    function; its defaults otherwise\n"
     "  --json\n";
 
 struct contender {
@@ -189,6 +192,9 @@ enum {
     O_PRIMED,
     O_TICK,
     O_JSON,
+    O_IDLE,
+    O_DOWN,
+    O_ASK,
     O_HELP
 };
 static const struct option longs[] = {
@@ -213,6 +219,9 @@ static const struct option longs[] = {
     {"primed", required_argument, NULL, O_PRIMED},
     {"tick", required_argument, NULL, O_TICK},
     {"json", no_argument, NULL, O_JSON},
+    {"idle", required_argument, NULL, O_IDLE},
+    {"down", required_argument, NULL, O_DOWN},
+    {"ask-primed", required_argument, NULL, O_ASK},
     {"help", no_argument, NULL, O_HELP},
     {NULL, 0, NULL, 0},
 };
@@ -290,6 +299,15 @@ static void take(struct options *o, int c)
         break;
     case O_TICK:
         o->cfg.tick_ns = (uint64_t)(number(optarg, 0, 1e6) * 1e6);
+        break;
+    case O_IDLE:
+        o->cfg.idle_ms = (int64_t)number(optarg, 0, 1e9);
+        break;
+    case O_DOWN:
+        o->cfg.down_ms = (int64_t)number(optarg, 0, 1e9);
+        break;
+    case O_ASK:
+        o->cfg.ask_primed = (int64_t)number(optarg, 0, 1000);
         break;
     case O_JSON:
         o->is_json = true;

@@ -48,14 +48,15 @@ struct sim_cfg {
     int64_t node_mcpu, node_bytes, node_replicas;
     double cold_ms, net_ms, primed_ms, thaw_ms; /* from the agent's command to the first answer */
     double own_start_ms;                        /* the function's own, in each start but from frozen */
-    double crowding;      /* each further start on a node makes one slower by this share of itself */
-    int starts_at_once;   /* that an agent asks its engine for */
-    int nets_per_node;    /* ready networks; 0: none */
-    bool has_pools;       /* primed sandboxes are kept as the core says */
-    int64_t idle_ms;      /* the cluster's, for functions that say nothing; 0: its default */
-    int64_t primed_bytes; /* what one holds */
-    uint64_t link_ns;     /* a message's way */
-    uint64_t tick_ns;     /* no more often; 0: as often as the core asks */
+    double crowding;             /* each further start on a node makes one slower by this share of itself */
+    int starts_at_once;          /* that an agent asks its engine for */
+    int nets_per_node;           /* ready networks; 0: none */
+    bool has_pools;              /* primed sandboxes are kept as the core says */
+    int64_t idle_ms;             /* the cluster's, for functions that say nothing; 0: its default */
+    int64_t down_ms, ask_primed; /* scale.down and scale.primed of every function */
+    int64_t primed_bytes;        /* what one holds */
+    uint64_t link_ns;            /* a message's way */
+    uint64_t tick_ns;            /* no more often; 0: as often as the core asks */
     uint64_t full_report_ns;
     bool is_checked; /* invariants after every step */
 };

@@ -472,6 +472,10 @@ static void deinit(struct sim *s)
 
 static void fn_added(struct sim *s, struct sim_fn *f)
 {
+    if (s->cfg.down_ms)
+        f->def.spec.scale.down_ms = s->cfg.down_ms;
+    if (s->cfg.ask_primed && s->cfg.has_pools)
+        f->def.spec.scale.primed = s->cfg.ask_primed;
     if (dv_cluster_fn_put(davit_of(s)->c, &f->def, s->now))
         abort();
     pump(s);
