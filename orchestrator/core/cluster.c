@@ -328,6 +328,7 @@ void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns)
     while (!dv_list_empty(&c->active) &&
            is_due(c->active.next, now_ns)) /* it is the last afterwards, or gone */
         dv_cl_reconcile(c, DV_LIST_ENTRY(c->active.next, struct dv_cluster_fn, active), now_ns);
+    dv_cl_pools_habits(c, now_ns);
     dv_cl_pools_settle(c);
 }
 

@@ -119,6 +119,7 @@ static int place_one(struct dv_cluster *c, struct dv_cluster_fn *f, struct dv_sc
     bool has_image = dv_have_has(q->image[0], (uint32_t)at) || dv_have_has(q->image[1], (uint32_t)at);
     bool is_primed = dv_cl_primed_take(c, kind, r->node);
     q->primed = dv_cl_primed_nodes(c, kind);
+    dv_cl_pools_started(c, f, now_ns);
     dv_cl_event(c, f, r, r->node, "placed", "%s",
                 is_primed   ? "a primed sandbox is there"
                 : has_image ? "the image is there"

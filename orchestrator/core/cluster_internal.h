@@ -58,6 +58,8 @@ struct dv_cluster {
     struct dv_list dirty_wants, dirty_nodes, tells; /* tells: nodes to be told of their pools */
     bool nodes_changed;                             /* which may hold pools */
     bool primed_told, primed_seen; /* some node was to keep a sandbox, some node had one ready */
+    struct dv_list habits;         /* kinds whose starts are remembered */
+    uint64_t habits_at_ns;         /* they are looked at again */
 };
 
 enum dv_keep_phase {
@@ -176,6 +178,9 @@ void dv_cl_pools_node(struct dv_cluster *c, struct dv_cluster_node *n); /* its s
 void dv_cl_pools_forget_node(struct dv_cluster *c, struct dv_cluster_node *n);
 void dv_cl_pools_report(struct dv_cluster *c, struct dv_cluster_node *n, const struct dv_pool *pools,
                         size_t n_pools);
+/* A replica of it is started. */
+void dv_cl_pools_started(struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns);
+void dv_cl_pools_habits(struct dv_cluster *c, uint64_t now_ns); /* time passed */
 void dv_cl_pools_settle(struct dv_cluster *c);
 bool dv_cl_pools_unsettled(const struct dv_cluster *c);
 /* NULL: no node has any.  Valid until the next report of pools, or until one is taken. */

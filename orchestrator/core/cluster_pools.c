@@ -2,11 +2,11 @@
  * ready.
  *
  * A want is a kind of sandbox under one set of constraints; functions point to it while they ask
- * (scale.primed) or are expected (cluster_keep.c).  Its places stand on nodes in two parts with budgets of
- * their own, so that what is expected never takes the room of what was asked for.  Wants that changed, or all
- * of them when nodes did, are spread anew at the next tick; the nodes that this changes are told the whole of
- * theirs (DV_ACT_POOLS). On one node, wants of one kind share: the largest number asked for counts, plus all
- * that is expected.
+ * (scale.primed) or are expected (cluster_keep.c), and it stays while starts of it are remembered.  Its
+ * places stand on nodes in two parts with budgets of their own, so that what is expected never takes the room
+ * of what was asked for.  Wants that changed, or all of them when nodes did, are spread anew at the next
+ * tick; the nodes that this changes are told the whole of theirs (DV_ACT_POOLS). On one node, wants of one
+ * kind share: the largest number asked for counts, plus all that is expected.
  *
  * A node keeps its places while it is away, until it is lost: a link that breaks for a moment moves nothing.
  * Nothing is told before the cluster is learned: an orchestrator that has just started does not know all
@@ -15,6 +15,8 @@
 
 #include "orchestrator/core/pools.h"
 #include "proto/wire/codec.h"
+
+#define HABITS_NS 10000000000ull /* how often they are looked at for fading */
 
 struct cl_place { /* sandboxes of one want on one node */
     struct dv_list of_want, of_node;
@@ -31,7 +33,9 @@ struct cl_want {
     struct dv_arena arena;
     struct dv_list askers; /* struct cl_keep, by of_want: functions with scale.primed */
     int64_t n_users;       /* functions that point here */
-    int64_t asked, expected_permille;
+    int64_t asked, expected_permille, habitual;
+    struct dv_pools_habit habit;
+    struct dv_list of_habits; /* while there is one */
     struct dv_list places, dirty;
     bool is_short; /* of memory for a place: spread again */
 };
@@ -124,6 +128,7 @@ static bool same_strs(const struct dv_strs *a, const struct dv_strs *b)
 static void want_free(struct dv_cluster *c, struct cl_want *w)
 {
     dv_list_remove(&w->dirty);
+    dv_list_remove(&w->of_habits);
     dv_arena_deinit(&w->arena);
     if (w->kind) {
         w->kind->n_wants--;
@@ -155,6 +160,7 @@ static struct cl_want *want_new(struct dv_cluster *c, struct cl_kind *k, uint64_
     dv_list_init(&w->askers);
     dv_list_init(&w->places);
     dv_list_init(&w->dirty);
+    dv_list_init(&w->of_habits);
     w->key = key;
     w->kind = k;
     k->n_wants++;
@@ -205,7 +211,8 @@ bool dv_cl_pools_work(const struct dv_cluster *c)
 
 static int64_t expected(const struct cl_want *w)
 {
-    return (w->expected_permille + 999) / 1000;
+    int64_t n = (w->expected_permille + 999) / 1000;
+    return n > w->habitual ? n : w->habitual;
 }
 
 bool dv_cl_may_be_primed(const struct dv_fn_spec *spec)
@@ -261,6 +268,45 @@ int dv_cl_pools_fn(struct dv_cluster *c, struct dv_cluster_fn *f)
     dv_list_push_back(&f->keep->want->askers, &f->keep->of_want);
     want_recount(c, f->keep->want);
     return DV_OK;
+}
+
+/* ---- habits ---- */
+
+static void see_habit(struct dv_cluster *c, struct cl_want *w, uint64_t now_ns)
+{
+    int64_t n = dv_pools_habitual(&w->habit, now_ns);
+    if (n == w->habitual)
+        return;
+    w->habitual = n;
+    want_dirty(c, w);
+}
+
+void dv_cl_pools_started(struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns)
+{
+    if (c->cfg.keep.is_fixed || !dv_cl_may_be_primed(&f->def->spec))
+        return;
+    struct cl_want *w = f->keep && f->keep->want ? f->keep->want : want_of(c, &f->def->spec);
+    if (!w)
+        return; /* short of memory: one start less is known */
+    dv_pools_started(&w->habit, now_ns);
+    if (dv_list_empty(&w->of_habits))
+        dv_list_push_back(&c->habits, &w->of_habits);
+    see_habit(c, w, now_ns);
+}
+
+void dv_cl_pools_habits(struct dv_cluster *c, uint64_t now_ns)
+{
+    if (now_ns < c->habits_at_ns)
+        return;
+    c->habits_at_ns = now_ns + HABITS_NS;
+    DV_LIST_FOR_EACH_SAFE (it, &c->habits) {
+        struct cl_want *w = DV_LIST_ENTRY(it, struct cl_want, of_habits);
+        see_habit(c, w, now_ns);
+        if (!dv_pools_forgotten(&w->habit))
+            continue;
+        dv_list_remove(&w->of_habits);
+        want_dirty(c, w);
+    }
 }
 
 /* ---- places ---- */
@@ -382,7 +428,7 @@ static int spread_dirty(struct dv_cluster *c)
         spread_part(c, w, DV_POOLS_EXPECTED, expected(w), nodes);
         if (!w->is_short)
             dv_list_remove(&w->dirty);
-        if (w->n_users == 0 && dv_list_empty(&w->places)) {
+        if (w->n_users == 0 && dv_list_empty(&w->places) && dv_list_empty(&w->of_habits)) {
             (void)dv_idmap_remove(&c->wants, w->key);
             want_free(c, w);
         }
@@ -573,6 +619,7 @@ void dv_cl_pools_init(struct dv_cluster *c)
     dv_map_init(&c->wants, dv_rng_u64(&c->rng));
     dv_haves_init(&c->primed, dv_rng_u64(&c->rng));
     dv_list_init(&c->dirty_wants);
+    dv_list_init(&c->habits);
     dv_list_init(&c->dirty_nodes);
     dv_list_init(&c->tells);
 }

@@ -1,5 +1,6 @@
 #include "orchestrator/core/pools.h"
 
+#include <math.h>
 #include <stdbool.h>
 #include "proto/base/str.h"
 
@@ -41,6 +42,46 @@ int64_t dv_pools_share(uint64_t window_ns)
         return 1000;
     int64_t share = (int64_t)(DV_POOLS_REFILL_NS / (window_ns / 1000));
     return share > 1000 ? 1000 : share > 0 ? share : 1;
+}
+
+/* ---- habits ---- */
+
+#define MINUTE_NS        60000000000ull
+#define LEVEL_HALVES_NS  (10 * MINUTE_NS)
+#define MINUTE_HALVES_NS (60 * MINUTE_NS)
+static const float minutes_enough = 6; /* eight of the last ten, or twelve of the last sixty */
+
+static void fade(struct dv_pools_habit *h, uint64_t now_ns)
+{
+    if (now_ns <= h->at_ns)
+        return;
+    double dt = (double)(now_ns - h->at_ns);
+    h->level = (float)((double)h->level * pow(0.5, dt / (double)LEVEL_HALVES_NS));
+    h->minutes = (float)((double)h->minutes * pow(0.5, dt / (double)MINUTE_HALVES_NS));
+    h->at_ns = now_ns;
+}
+
+void dv_pools_started(struct dv_pools_habit *h, uint64_t now_ns)
+{
+    uint64_t window = now_ns / DV_POOLS_REFILL_NS, minute = now_ns / MINUTE_NS;
+    fade(h, now_ns);
+    h->n = window == h->window ? h->n + 1 : 1;
+    h->window = window;
+    h->minutes += minute != h->minute;
+    h->minute = minute;
+    if (h->level < (float)h->n)
+        h->level = (float)h->n;
+}
+
+int64_t dv_pools_habitual(struct dv_pools_habit *h, uint64_t now_ns)
+{
+    fade(h, now_ns);
+    return h->minutes < minutes_enough ? 0 : (int64_t)((double)h->level + 0.5);
+}
+
+bool dv_pools_forgotten(const struct dv_pools_habit *h)
+{
+    return h->minutes < 1 && h->level < 0.5f;
 }
 
 /* ---- spreading ---- */

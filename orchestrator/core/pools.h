@@ -3,13 +3,16 @@
  * How many: functions of one kind share a pool, so the largest scale.primed among them is what they get, not
  * the sum; sandboxes for requests that are expected (keepalive.h) come on top.  Who comes by the clock may
  * come together with others and counts whole; who comes at some time within a long wait counts by the chance
- * that it is within the time a taken sandbox takes to be replaced.
+ * that it is within the time a taken sandbox takes to be replaced.  What functions in use take when they grow
+ * nobody foretells one by one; of a kind it is a habit (dv_pools_habit), and where that is larger it counts
+ * instead.
  *
  * Where: rendezvous hashing (Thaler, Ravishankar 1998).  Each kind ranks the nodes in its own order, which no
  * other node's coming and going changes; the places go down that ranking, one a node, then round again. */
 #ifndef DV_POOLS_H
 #define DV_POOLS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include "proto/wire/types.h"
@@ -26,6 +29,20 @@ uint64_t dv_pools_hash(const struct dv_pool *kind); /* n apart; equal for kinds 
 
 /* A thousandth of a sandbox is what a function counts that is expected within a window: 1 to 1000. */
 int64_t dv_pools_share(uint64_t window_ns);
+
+/* How often replicas of one kind are started: the most within one refill time, fading by half in ten minutes.
+ * A habit only once they were started in enough different minutes (these fade by half in an hour): a burst or
+ * two, or a test, keeps no sandboxes.  Zero to begin. */
+struct dv_pools_habit {
+    uint64_t window, minute; /* numbers of the newest */
+    uint32_t n;              /* starts in that window */
+    float level, minutes;
+    uint64_t at_ns; /* faded until then */
+};
+void dv_pools_started(struct dv_pools_habit *h, uint64_t now_ns);
+/* Sandboxes that the habit is worth. */
+int64_t dv_pools_habitual(struct dv_pools_habit *h, uint64_t now_ns);
+bool dv_pools_forgotten(const struct dv_pools_habit *h); /* nothing would be lost with it */
 
 struct dv_pools_node {
     uint64_t id;

@@ -206,6 +206,41 @@ static void sandboxes_of_another_kind_draw_nobody(void **state)
     world_free(w);
 }
 
+static void start_every_minute(struct world *w, uint64_t f, int minutes)
+{
+    for (int m = 0; m < minutes; m++) {
+        demand(w, f, 4);
+        pass(w, 5000);
+        serve(w, f, 0);
+        pass(w, 55000); /* idle for 5 s: gone */
+    }
+}
+
+static void functions_that_keep_starting_get_sandboxes_unasked_and_lose_them_when_they_stop(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    uint64_t f = deploy(w, 0, 10);
+    start_every_minute(w, f, 4);
+    assert_int_equal(told_all(w), 0); /* not yet a habit */
+    start_every_minute(w, f, 8);
+    assert_int_equal(told_all(w), 4);
+    pass(w, 3600000);
+    assert_int_equal(told_all(w), 0);
+    world_free(w);
+}
+
+static void with_fixed_times_nothing_is_kept_by_habit(void **state)
+{
+    (void)state;
+    cfg_default.keep.is_fixed = true;
+    struct world *w = world_new(2);
+    cfg_default.keep.is_fixed = false;
+    start_every_minute(w, deploy(w, 0, 10), 12);
+    assert_int_equal(told_all(w), 0);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +253,8 @@ int main(void)
         cmocka_unit_test(what_pools_hold_is_taken_off_what_can_be_promised),
         cmocka_unit_test(starts_go_where_sandboxes_are_ready_and_no_further),
         cmocka_unit_test(sandboxes_of_another_kind_draw_nobody),
+        cmocka_unit_test(functions_that_keep_starting_get_sandboxes_unasked_and_lose_them_when_they_stop),
+        cmocka_unit_test(with_fixed_times_nothing_is_kept_by_habit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

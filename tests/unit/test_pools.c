@@ -158,6 +158,50 @@ static void a_nodes_budget_follows_its_memory(void **state)
     assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 0), 0);
 }
 
+/* ---- habits ---- */
+
+static const uint64_t second = 1000000000ull;
+
+static void a_burst_or_two_is_no_habit(void **state)
+{
+    (void)state;
+    struct dv_pools_habit h = {0};
+    for (uint64_t t = 1000; t < 1002; t++)
+        for (int i = 0; i < 50; i++)
+            dv_pools_started(&h, t * second);
+    assert_int_equal(dv_pools_habitual(&h, 1003 * second), 0);
+    for (int i = 0; i < 200; i++) /* one after another, as a measurement does */
+        dv_pools_started(&h, (2000 + (uint64_t)i) * second);
+    assert_int_equal(dv_pools_habitual(&h, 2200 * second), 0);
+    assert_false(dv_pools_forgotten(&h));
+    assert_int_equal(dv_pools_habitual(&h, 20000 * second), 0);
+    assert_true(dv_pools_forgotten(&h));
+}
+
+static void starts_in_many_minutes_are_worth_the_most_that_came_within_a_refill(void **state)
+{
+    (void)state;
+    struct dv_pools_habit h = {0};
+    for (uint64_t m = 0; m < 10; m++)
+        for (int i = 0; i < (m == 9 ? 6 : 2); i++)
+            dv_pools_started(&h, (6000 + m * 60) * second);
+    assert_int_equal(dv_pools_habitual(&h, 6541 * second), 6);
+    assert_int_equal(dv_pools_habitual(&h, (6540 + 600) * second), 3);
+    dv_pools_started(&h, (6540 + 605) * second);
+    assert_int_equal(dv_pools_habitual(&h, (6540 + 605) * second), 3);
+    assert_int_equal(dv_pools_habitual(&h, (6540 + 3000) * second), 0);
+}
+
+static void a_function_that_starts_every_half_hour_is_none(void **state)
+{
+    (void)state;
+    struct dv_pools_habit h = {0};
+    for (uint64_t t = 1; t < 100; t++) {
+        dv_pools_started(&h, t * 1800 * second);
+        assert_int_equal(dv_pools_habitual(&h, t * 1800 * second), 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +212,9 @@ int main(void)
         cmocka_unit_test(kinds_that_are_the_same_have_the_same_hash),
         cmocka_unit_test(who_may_come_at_any_time_of_a_long_wait_counts_little),
         cmocka_unit_test(a_nodes_budget_follows_its_memory),
+        cmocka_unit_test(a_burst_or_two_is_no_habit),
+        cmocka_unit_test(starts_in_many_minutes_are_worth_the_most_that_came_within_a_refill),
+        cmocka_unit_test(a_function_that_starts_every_half_hour_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
