@@ -12,18 +12,18 @@
 
 enum { YIELD_NS = 2000000, MISS_NS = 5000000, MISS_MAX_SHIFT = 7 };
 
-void dv_queue_init(struct dv_queue *q, struct dv_live_fn *live, uint32_t loop, uint32_t max,
-                   const struct dv_queue_ops *ops, void *ctx)
+int dv_queue_init(struct dv_queue *q, struct dv_live_fn *live, uint32_t loop, uint32_t max,
+                  const struct dv_queue_ops *ops, void *ctx)
 {
-    *q = (struct dv_queue){.live = dv_live_fn_ref(live),
-                           .cell = &live->cells[loop],
-                           .loop = loop,
-                           .max = max,
-                           .ops = ops,
-                           .ctx = ctx};
+    struct dv_live_cell *cell = dv_live_cell_make(live, loop);
+    if (!cell)
+        return DV_E_NOMEM;
+    *q = (struct dv_queue){
+        .live = dv_live_fn_ref(live), .cell = cell, .loop = loop, .max = max, .ops = ops, .ctx = ctx};
     dv_list_init(&q->waiters);
     dv_list_init(&q->replicas);
     dv_map_init(&q->by_live, live->uid);
+    return DV_OK;
 }
 
 static void slots_free(struct dv_queue *q, struct dv_slots *s)
@@ -174,8 +174,8 @@ static uint64_t older_elsewhere(const struct dv_queue *q, uint64_t since_ns, uin
     uint64_t n = 0, first = since_ns;
     *oldest = q->loop;
     for (uint32_t i = 0; i < q->live->n_loops; i++) {
-        const struct dv_live_cell *c = &q->live->cells[i];
-        uint64_t waiting = i == q->loop ? 0 : atomic_load(&c->waiting);
+        const struct dv_live_cell *c = dv_live_cell(q->live, i);
+        uint64_t waiting = i == q->loop || !c ? 0 : atomic_load(&c->waiting);
         uint64_t since = waiting ? dv_live_get(&c->oldest_since_ns) : 0;
         if (!since || since >= since_ns)
             continue;

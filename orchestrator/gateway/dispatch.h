@@ -50,9 +50,10 @@ struct dv_queue {
     void *ctx;
 };
 
-void dv_queue_init(struct dv_queue *q, struct dv_live_fn *live, uint32_t loop, uint32_t max,
-                   const struct dv_queue_ops *ops, void *ctx); /* takes a reference to live */
-void dv_queue_deinit(struct dv_queue *q);                      /* nobody may wait or be inside */
+/* Takes a reference to live.  DV_OK; DV_E_NOMEM (q untouched). */
+int dv_queue_init(struct dv_queue *q, struct dv_live_fn *live, uint32_t loop, uint32_t max,
+                  const struct dv_queue_ops *ops, void *ctx);
+void dv_queue_deinit(struct dv_queue *q); /* nobody may wait or be inside */
 
 /* The whole set of replicas; those already known keep their state and their place.  DV_OK or DV_E_NOMEM (set
  * unchanged). */

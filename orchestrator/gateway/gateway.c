@@ -225,19 +225,19 @@ struct news {
     enum news_kind kind;
     struct dv_gw_loop *loop;
     uint64_t id;              /* of the function, or the node */
+    struct dv_gw_def *def;    /* a reference */
     struct dv_live_fn *live;  /* a reference */
     struct dv_tls_keys *keys; /* a reference */
-    struct dv_route_fn fn;    /* its strings are owned */
     struct dv_route_node node;
-    char *text[3];
+    char *address;                     /* of node */
     struct dv_live_replica **replicas; /* references */
     size_t n_replicas;
 };
 
 static void news_free(struct news *n)
 {
-    for (size_t i = 0; i < DV_COUNT(n->text); i++)
-        dv_free(n->text[i]);
+    dv_free(n->address);
+    dv_gw_def_unref(n->def);
     for (size_t i = 0; i < n->n_replicas; i++)
         dv_live_replica_unref(n->replicas[i]);
     dv_free(n->replicas);
@@ -254,13 +254,13 @@ static void on_news(struct dv_msg *m)
     if (!l->is_stopped) {
         switch (n->kind) {
         case NEWS_FN_PUT:
-            rc = dv_gw_fn_put(l, n->live, &n->fn);
+            rc = dv_gw_fn_put(l, n->def);
             break;
         case NEWS_FN_REMOVE:
-            dv_gw_fn_remove(l, n->id);
+            dv_gw_fn_remove(l, n->live);
             break;
         case NEWS_REPLICAS:
-            rc = dv_gw_fn_replicas(l, n->id, n->replicas, n->n_replicas);
+            rc = dv_gw_fn_replicas(l, n->live, n->replicas, n->n_replicas);
             break;
         case NEWS_NODE_PUT:
             rc = dv_gw_node_put(l, &n->node);
@@ -315,21 +315,35 @@ static int shared_put(struct dv_gateway *g, const struct dv_route_fn *fn, struct
     return DV_OK;
 }
 
-static struct news *fn_news(const struct dv_route_fn *fn, struct dv_live_fn *live)
+static struct dv_gw_def *def_new(const struct dv_route_fn *fn, struct dv_live_fn *live)
 {
-    struct news *n = news_new(NEWS_FN_PUT, fn->uid);
-    if (!n)
+    const char *failing = fn->failing ? fn->failing : "";
+    size_t n = strlen(failing) + 1;
+    struct dv_gw_def *d = dv_zalloc(sizeof(*d) + n);
+    if (!d)
         return NULL;
-    n->live = dv_live_fn_ref(live);
-    n->fn = *fn;
-    n->fn.name = n->text[0] = dv_strdup(fn->name);
-    n->fn.ns = n->text[1] = dv_strdup(fn->ns);
-    n->fn.failing = n->text[2] = dv_strdup(fn->failing);
-    if (!n->text[0] || !n->text[1] || (fn->failing && !n->text[2])) {
-        news_free(n);
-        return NULL;
-    }
-    return n;
+    atomic_init(&d->refs, 1);
+    d->live = dv_live_fn_ref(live);
+    d->timeout_ms = fn->timeout_ms;
+    d->queue_max = fn->queue_max;
+    d->queue_timeout_ms = fn->queue_timeout_ms;
+    d->auth_required = fn->auth_required;
+    memcpy(d->failing, failing, n);
+    return d;
+}
+
+struct dv_gw_def *dv_gw_def_ref(struct dv_gw_def *d)
+{
+    atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
+    return d;
+}
+
+void dv_gw_def_unref(struct dv_gw_def *d)
+{
+    if (!d || atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    dv_live_fn_unref(d->live);
+    dv_free(d);
 }
 
 int dv_gateway_fn_put(struct dv_gateway *g, const struct dv_route_fn *fn)
@@ -339,12 +353,19 @@ int dv_gateway_fn_put(struct dv_gateway *g, const struct dv_route_fn *fn)
     if (!dv_route_key(dv_sv_c(fn->name), dv_sv_c(fn->ns), key))
         return DV_INVALID;
     int rc = shared_put(g, fn, &s);
+    struct dv_gw_def *def = rc ? NULL : def_new(fn, s->live);
+    if (!rc && !def)
+        rc = DV_E_NOMEM;
     for (uint32_t i = 0; !rc && i < g->n_loops; i++) {
-        struct news *n = fn_news(fn, s->live);
-        if (!n)
-            return DV_E_NOMEM; /* loops told so far agree with a caller who tries again */
+        struct news *n = news_new(NEWS_FN_PUT, fn->uid);
+        if (!n) {
+            rc = DV_E_NOMEM; /* loops told so far agree with a caller who tries again */
+            break;
+        }
+        n->def = dv_gw_def_ref(def);
         news_post(g, i, n);
     }
+    dv_gw_def_unref(def);
     return rc;
 }
 
@@ -353,12 +374,14 @@ void dv_gateway_fn_remove(struct dv_gateway *g, uint64_t uid)
     struct shared_fn *s = dv_idmap_remove(&g->fns, uid);
     if (!s)
         return;
-    shared_free(s);
     for (uint32_t i = 0; i < g->n_loops; i++) {
         struct news *n = news_new(NEWS_FN_REMOVE, uid);
-        if (n)
-            news_post(g, i, n);
+        if (!n)
+            continue;
+        n->live = dv_live_fn_ref(s->live);
+        news_post(g, i, n);
     }
+    shared_free(s);
 }
 
 static struct dv_live_replica *replica_find(const struct shared_fn *s, uint64_t id)
@@ -422,6 +445,7 @@ int dv_gateway_replicas_put(struct dv_gateway *g, uint64_t fn_uid, const struct 
                 news_free(m);
             return DV_E_NOMEM;
         }
+        m->live = dv_live_fn_ref(s->live);
         for (; m->n_replicas < n; m->n_replicas++)
             m->replicas[m->n_replicas] = dv_live_replica_ref(s->replicas[m->n_replicas]);
         news_post(g, i, m);
@@ -446,8 +470,8 @@ int dv_gateway_node_put(struct dv_gateway *g, const struct dv_route_node *node)
         if (!n)
             return DV_E_NOMEM;
         n->node = *node;
-        n->node.address = n->text[0] = dv_strdup(node->address);
-        if (!n->text[0]) {
+        n->node.address = n->address = dv_strdup(node->address);
+        if (!n->address) {
             news_free(n);
             return DV_E_NOMEM;
         }
@@ -506,7 +530,7 @@ uint64_t dv_gateway_invocations(struct dv_gateway *g, uint64_t fn_uid)
     struct shared_fn *s = dv_idmap_find(&g->fns, fn_uid);
     uint64_t n = 0;
     for (uint32_t i = 0; s && i < g->n_loops; i++)
-        for (struct dv_live_code *c = atomic_load_explicit(&s->live->cells[i].codes, memory_order_acquire); c;
+        for (struct dv_live_code *c = dv_live_codes(s->live, i); c;
              c = atomic_load_explicit(&c->next, memory_order_acquire))
             n += dv_live_get(&c->hist.n);
     return n;

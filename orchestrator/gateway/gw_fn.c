@@ -27,7 +27,7 @@ static void poke(void *ctx, struct dv_live_fn *live, uint32_t loop)
 {
     (void)ctx;
     struct dv_gateway *g = live->owner;
-    struct dv_live_poke *p = &live->cells[loop].poke;
+    struct dv_live_poke *p = &dv_live_cell(live, loop)->poke; /* it waits there, so it has a cell */
     if (!g->loops[loop]->mailbox || atomic_exchange(&p->is_posted, true))
         return;                 /* no mailbox: the gateway is being freed */
     (void)dv_live_fn_ref(live); /* the message's own */
@@ -122,14 +122,34 @@ static void fn_free(struct dv_gw_fn *f)
 {
     dv_timer_cancel(f->loop->loop, &f->timer);
     dv_queue_deinit(&f->queue);
-    dv_free(f->failing);
+    dv_gw_def_unref(f->def);
     dv_free(f);
+}
+
+static void fn_unlist(struct dv_gw_fn *f)
+{
+    (void)dv_map_remove(&f->loop->fns, dv_sv(f->key, f->key_n));
+    (void)dv_idmap_remove(&f->loop->fns_by_uid, f->uid);
+}
+
+static bool is_needed(const struct dv_gw_fn *f)
+{
+    return f->n_requests > 0 || (!f->is_removed && f->queue.n_replicas > 0);
+}
+
+static void free_unneeded(struct dv_gw_fn *f)
+{
+    if (is_needed(f))
+        return;
+    if (!f->is_removed)
+        fn_unlist(f);
+    fn_free(f);
 }
 
 void dv_gw_fn_unhold(struct dv_gw_fn *f)
 {
-    if (--f->n_requests == 0 && f->is_removed)
-        fn_free(f);
+    f->n_requests--;
+    free_unneeded(f);
 }
 
 static void refuse_all(struct dv_gw_fn *f, int status, const char *code, const char *detail)
@@ -144,80 +164,120 @@ static void refuse_all(struct dv_gw_fn *f, int status, const char *code, const c
     dv_gw_fn_unhold(f);
 }
 
-static void fn_take_out(struct dv_gw_loop *l, struct dv_gw_fn *f)
+static void fn_take_out(struct dv_gw_fn *f)
 {
-    (void)dv_map_remove(&l->fns, dv_sv(f->key, f->key_n));
-    (void)dv_idmap_remove(&l->fns_by_uid, f->uid);
     f->n_requests++;
+    fn_unlist(f);
     f->is_removed = true;
     refuse_all(f, 404, "function_removed", "the function was removed while the request waited");
     dv_gw_fn_unhold(f);
 }
 
-static int fn_new(struct dv_gw_loop *l, struct dv_live_fn *live, const struct dv_route_fn *in,
-                  struct dv_gw_fn **out)
+static void take_def(struct dv_gw_fn *f, struct dv_gw_def *def)
+{
+    struct dv_gw_def *old = f->def;
+    f->def = dv_gw_def_ref(def);
+    f->timeout_ms = def->timeout_ms;
+    f->queue_timeout_ms = def->queue_timeout_ms;
+    f->auth_required = def->auth_required;
+    f->queue.max = def->queue_max;
+    f->failing = def->failing[0] ? def->failing : NULL;
+    dv_gw_def_unref(old);
+}
+
+/* A function comes into use. */
+static int fn_new(struct dv_gw_loop *l, struct dv_gw_def *def, struct dv_gw_fn **out)
 {
     struct dv_gw_fn *f = dv_zalloc(sizeof(*f));
-    if (!f)
+    if (!f || dv_queue_init(&f->queue, def->live, l->index, def->queue_max, &queue_ops, f)) {
+        dv_free(f);
         return DV_E_NOMEM;
-    f->key_n = dv_route_key(dv_sv_c(in->name), dv_sv_c(in->ns), f->key);
+    }
     f->loop = l;
-    f->uid = in->uid;
+    f->uid = def->live->uid;
+    f->key = def->live->label;
+    f->key_n = strlen(f->key);
     f->timer.fn = on_timer;
-    struct dv_gw_fn *namesake = dv_map_find(&l->fns, dv_sv(f->key, f->key_n));
-    if (namesake)
-        fn_take_out(l, namesake); /* deleted and made again; its removal is still on its way */
-    if (dv_map_put(&l->fns, dv_sv(f->key, f->key_n), f)) {
-        dv_free(f);
-        return DV_E_NOMEM;
-    }
-    if (dv_idmap_put(&l->fns_by_uid, f->uid, f)) {
+    take_def(f, def);
+    int rc = dv_map_put(&l->fns, dv_sv(f->key, f->key_n), f);
+    if (!rc && (rc = dv_idmap_put(&l->fns_by_uid, f->uid, f)))
         (void)dv_map_remove(&l->fns, dv_sv(f->key, f->key_n));
-        dv_free(f);
-        return DV_E_NOMEM;
+    if (rc) {
+        fn_free(f);
+        return rc < 0 ? rc : DV_E_BUG;
     }
-    dv_queue_init(&f->queue, live, l->index, in->queue_max, &queue_ops, f);
     *out = f;
     return DV_OK;
 }
 
-int dv_gw_fn_put(struct dv_gw_loop *l, struct dv_live_fn *live, const struct dv_route_fn *in)
+static struct dv_gw_def *known(const struct dv_gw_loop *l, const struct dv_live_fn *live)
 {
-    struct dv_gw_fn *f = dv_gw_fn_by_uid(l, in->uid);
-    char *failing = in->failing && in->failing[0] ? dv_strdup(in->failing) : NULL;
-    int rc = f ? DV_OK : fn_new(l, live, in, &f);
-    if (rc) {
-        dv_free(failing);
+    struct dv_gw_def *def = dv_map_find(&l->known, dv_sv_c(live->label));
+    return def && def->live == live ? def : NULL;
+}
+
+static void forget(struct dv_gw_loop *l, struct dv_gw_def *def)
+{
+    struct dv_gw_fn *f = dv_gw_fn_by_uid(l, def->live->uid);
+    (void)dv_map_remove(&l->known, dv_sv_c(def->live->label));
+    if (f)
+        fn_take_out(f);
+    dv_gw_def_unref(def);
+}
+
+int dv_gw_fn_put(struct dv_gw_loop *l, struct dv_gw_def *def)
+{
+    struct dv_sv key = dv_sv_c(def->live->label);
+    struct dv_gw_def *old = dv_map_find(&l->known, key);
+    if (old && old->live != def->live) {
+        forget(l, old); /* deleted and made again; its removal is still on its way */
+        old = NULL;
+    }
+    if (old)
+        (void)dv_map_remove(&l->known, key);
+    int rc = dv_map_put(&l->known, key, dv_gw_def_ref(def));
+    if (rc) { /* only without an old one: its place is free otherwise */
+        dv_gw_def_unref(def);
         return rc;
     }
-    f->timeout_ms = in->timeout_ms;
-    f->queue_timeout_ms = in->queue_timeout_ms;
-    f->auth_required = in->auth_required;
-    f->queue.max = in->queue_max;
-    dv_free(f->failing);
-    f->failing = failing;
-    if (failing) {
-        dv_gw_fn_pump(f); /* who can still be served is served */
-        refuse_all(f, 503, "function_failing", failing);
+    struct dv_gw_fn *f = dv_gw_fn_by_uid(l, def->live->uid);
+    if (f) {
+        f->n_requests++;
+        take_def(f, def);
+        if (f->failing) {
+            dv_gw_fn_pump(f); /* who can still be served is served */
+            refuse_all(f, 503, "function_failing", f->failing);
+        }
+        dv_gw_fn_unhold(f);
     }
+    dv_gw_def_unref(old);
     return DV_OK;
 }
 
-void dv_gw_fn_remove(struct dv_gw_loop *l, uint64_t uid)
+void dv_gw_fn_remove(struct dv_gw_loop *l, const struct dv_live_fn *live)
 {
-    struct dv_gw_fn *f = dv_gw_fn_by_uid(l, uid);
-    if (f)
-        fn_take_out(l, f);
+    struct dv_gw_def *def = known(l, live);
+    if (def)
+        forget(l, def);
 }
 
-int dv_gw_fn_replicas(struct dv_gw_loop *l, uint64_t uid, struct dv_live_replica *const *set, size_t n)
+int dv_gw_fn_replicas(struct dv_gw_loop *l, const struct dv_live_fn *live, struct dv_live_replica *const *set,
+                      size_t n)
 {
-    struct dv_gw_fn *f = dv_gw_fn_by_uid(l, uid);
-    if (!f)
+    struct dv_gw_def *def = known(l, live);
+    if (!def)
         return DV_NOT_FOUND;
-    int rc = dv_queue_set(&f->queue, set, n);
+    struct dv_gw_fn *f = dv_gw_fn_by_uid(l, live->uid);
+    int rc = DV_OK;
+    if (!f && n == 0)
+        return DV_OK;
+    if (!f && (rc = fn_new(l, def, &f)))
+        return rc;
+    f->n_requests++;
+    rc = dv_queue_set(&f->queue, set, n);
     if (!rc)
         dv_gw_fn_pump(f);
+    dv_gw_fn_unhold(f);
     return rc;
 }
 
@@ -226,18 +286,31 @@ struct dv_gw_fn *dv_gw_fn_by_uid(struct dv_gw_loop *l, uint64_t uid)
     return dv_idmap_find(&l->fns_by_uid, uid);
 }
 
-struct dv_gw_fn *dv_gw_fn_find(struct dv_gw_loop *l, const struct dv_route *r)
+int dv_gw_fn_find(struct dv_gw_loop *l, const struct dv_route *r, struct dv_gw_fn **out)
 {
     char key[DV_ROUTE_KEY_MAX];
     size_t n = dv_route_key(r->name, r->ns, key);
-    return n ? dv_map_find(&l->fns, dv_sv(key, n)) : NULL;
+    struct dv_gw_fn *f = n ? dv_map_find(&l->fns, dv_sv(key, n)) : NULL;
+    struct dv_gw_def *def = n && !f ? dv_map_find(&l->known, dv_sv(key, n)) : NULL;
+    if (!f && !def)
+        return DV_NOT_FOUND;
+    int rc = f ? DV_OK : fn_new(l, def, &f);
+    if (rc)
+        return rc;
+    f->n_requests++;
+    *out = f;
+    return DV_OK;
 }
 
 void dv_gw_fns_free(struct dv_gw_loop *l)
 {
     struct dv_gw_fn *f;
+    struct dv_gw_def *def;
     for (size_t i = 0; (f = dv_map_next(&l->fns_by_uid, &i));)
         fn_free(f);
+    for (size_t i = 0; (def = dv_map_next(&l->known, &i));)
+        dv_gw_def_unref(def);
+    dv_map_deinit(&l->known);
     dv_map_deinit(&l->fns);
     dv_map_deinit(&l->fns_by_uid);
 }

@@ -48,26 +48,43 @@ struct dv_gw_req;
 
 /* ---- a function in one loop (gw_fn.c) ---- */
 
+/* What a loop knows of a function that it has nothing to do with at present: one object for all loops, never
+ * changed but replaced.  A hundred thousand functions that nobody calls cost each loop a slot of its table.
+ */
+struct dv_gw_def {
+    _Atomic uint32_t refs;
+    struct dv_live_fn *live; /* a reference; its label is the key */
+    uint32_t timeout_ms, queue_max, queue_timeout_ms;
+    bool auth_required;
+    char failing[]; /* empty: not failing */
+};
+struct dv_gw_def *dv_gw_def_ref(struct dv_gw_def *d);
+void dv_gw_def_unref(struct dv_gw_def *d); /* NULL accepted */
+
+/* There while it has replicas or requests. */
 struct dv_gw_fn {
     struct dv_queue queue;
     struct dv_gw_loop *loop;
+    struct dv_gw_def *def; /* a reference */
     uint64_t uid;
-    char key[DV_ROUTE_KEY_MAX + 1]; /* "name.ns" */
+    const char *key; /* "name.ns", of queue.live */
     size_t key_n;
     uint32_t timeout_ms, queue_timeout_ms;
     bool auth_required, is_removed;
-    char *failing;         /* NULL: not failing */
-    uint32_t n_requests;   /* that point here; a removed function goes with the last */
+    const char *failing;   /* NULL: not failing.  In def */
+    uint32_t n_requests;   /* that point here; what nobody needs goes with the last */
     struct dv_timer timer; /* demand again, try again */
     uint64_t demand_ns;    /* when the state loop was told last */
 };
 
-int dv_gw_fn_put(struct dv_gw_loop *l, struct dv_live_fn *live, const struct dv_route_fn *fn);
-void dv_gw_fn_remove(struct dv_gw_loop *l, uint64_t uid);
-int dv_gw_fn_replicas(struct dv_gw_loop *l, uint64_t uid, struct dv_live_replica *const *set, size_t n);
-struct dv_gw_fn *dv_gw_fn_find(struct dv_gw_loop *l, const struct dv_route *r); /* NULL = absent */
-struct dv_gw_fn *dv_gw_fn_by_uid(struct dv_gw_loop *l, uint64_t uid);
-void dv_gw_fn_pump(struct dv_gw_fn *f);   /* run whoever can run */
+int dv_gw_fn_put(struct dv_gw_loop *l, struct dv_gw_def *def); /* takes a reference of its own */
+void dv_gw_fn_remove(struct dv_gw_loop *l, const struct dv_live_fn *live);
+int dv_gw_fn_replicas(struct dv_gw_loop *l, const struct dv_live_fn *live, struct dv_live_replica *const *set,
+                      size_t n);
+/* For a request: *out is held, dv_gw_fn_unhold lets go of it.  DV_OK, DV_NOT_FOUND, DV_E_NOMEM. */
+int dv_gw_fn_find(struct dv_gw_loop *l, const struct dv_route *r, struct dv_gw_fn **out);
+struct dv_gw_fn *dv_gw_fn_by_uid(struct dv_gw_loop *l, uint64_t uid); /* of those that are there */
+void dv_gw_fn_pump(struct dv_gw_fn *f);   /* run whoever can run; f may be gone then, unless held */
 void dv_gw_fn_demand(struct dv_gw_fn *f); /* somebody waits */
 void dv_gw_fn_unhold(struct dv_gw_fn *f); /* a request lets go of it */
 void dv_gw_fns_free(struct dv_gw_loop *l);
@@ -290,7 +307,8 @@ struct dv_gw_loop {
     uint64_t handshakes_ns;
     struct dv_timer accept_timer;  /* out of descriptors: listen again later */
     bool is_stopped;               /* the thread has ended: news is only freed */
-    struct dv_map fns, fns_by_uid; /* struct dv_gw_fn */
+    struct dv_map known;           /* struct dv_gw_def by key */
+    struct dv_map fns, fns_by_uid; /* struct dv_gw_fn: of these, those in use */
     struct dv_map nodes;           /* struct dv_gw_node by id */
     struct dv_list conns, closed, dirty;
     struct dv_defer flush;

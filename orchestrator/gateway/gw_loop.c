@@ -256,6 +256,7 @@ int dv_gw_loop_new(struct dv_gateway *g, uint32_t index, struct dv_gw_loop **out
     l->accept_timer.fn = on_accept_timer;
     l->drain_timer.fn = on_drain_timer;
     l->flush.fn = on_flush;
+    dv_map_init(&l->known, g->seed);
     dv_map_init(&l->fns, g->seed + 1);
     dv_map_init(&l->fns_by_uid, g->seed + 2);
     dv_map_init(&l->nodes, g->seed + 3);

@@ -46,7 +46,7 @@ static void codes_each(const struct dv_live_fn *fn,
 {
     int done[DV_LIVE_CODES_MAX * 4], n_done = 0;
     for (uint32_t i = 0; i < fn->n_loops; i++)
-        for (struct dv_live_code *c = atomic_load_explicit(&fn->cells[i].codes, memory_order_acquire); c;
+        for (struct dv_live_code *c = dv_live_codes(fn, i); c;
              c = atomic_load_explicit(&c->next, memory_order_acquire)) {
             bool is_done = n_done == (int)DV_COUNT(done);
             for (int k = 0; k < n_done && !is_done; k++)
@@ -55,8 +55,8 @@ static void codes_each(const struct dv_live_fn *fn,
                 continue;
             struct dv_hist h = {0};
             for (uint32_t j = i; j < fn->n_loops; j++)
-                for (struct dv_live_code *o = atomic_load_explicit(&fn->cells[j].codes, memory_order_acquire);
-                     o; o = atomic_load_explicit(&o->next, memory_order_acquire))
+                for (struct dv_live_code *o = dv_live_codes(fn, j); o;
+                     o = atomic_load_explicit(&o->next, memory_order_acquire))
                     if (o->status == c->status)
                         hist_merge(&h, &o->hist);
             done[n_done++] = c->status;
@@ -104,7 +104,7 @@ static uint64_t sum(const struct dv_live_fn *fn, uint64_t (*value)(const struct 
 {
     uint64_t n = 0;
     for (uint32_t i = 0; i < fn->n_loops; i++)
-        n += value(&fn->cells[i]);
+        n += dv_live_cell(fn, i) ? value(dv_live_cell(fn, i)) : 0;
     return n;
 }
 
@@ -138,7 +138,8 @@ static void put_wait(void *ctx, const struct dv_live_fn *fn)
     struct dv_label l = {"function", dv_sv_c(fn->label)};
     struct dv_hist h = {0};
     for (uint32_t i = 0; i < fn->n_loops; i++)
-        hist_merge(&h, &fn->cells[i].wait);
+        if (dv_live_cell(fn, i))
+            hist_merge(&h, &dv_live_cell(fn, i)->wait);
     (void)dv_metric_hist(w->out, w->name, &l, 1, &h, &bounds);
 }
 

@@ -9,27 +9,47 @@ const uint64_t dv_live_bounds_us[DV_LIVE_BUCKETS] = {
 int dv_live_fn_new(uint64_t uid, const char *name, const char *ns, uint32_t n_loops, void *owner,
                    struct dv_live_fn **out)
 {
-    size_t size = sizeof(struct dv_live_fn) + n_loops * sizeof(struct dv_live_cell);
-    /* dv_zalloc promises 16 bytes of alignment; the padding lets the cells start on a cache line of their
-     * own. */
-    char *raw = dv_zalloc(size + 64 + sizeof(void *));
-    if (!raw)
+    size_t cells = n_loops * sizeof(struct dv_live_cell *), label = strlen(name) + 1 + strlen(ns) + 1;
+    struct dv_live_fn *f = dv_zalloc(sizeof(*f) + cells + label);
+    if (!f)
         return DV_E_NOMEM;
-    struct dv_live_fn *f = (void *)(((uintptr_t)raw + sizeof(void *) + 63) & ~(uintptr_t)63);
-    ((void **)(void *)f)[-1] = raw;
-    f->label = dv_asprintf("%s.%s", name, ns);
-    if (!f->label) {
-        dv_free(raw);
-        return DV_E_NOMEM;
-    }
+    char *text = (char *)(f + 1) + cells;
+    (void)snprintf(text, label, "%s.%s", name, ns);
+    f->label = text;
     atomic_init(&f->refs, 1);
     f->uid = uid;
     f->owner = owner;
     f->n_loops = n_loops;
-    for (uint32_t i = 0; i < n_loops; i++)
-        f->cells[i].poke = (struct dv_live_poke){.fn = f, .loop = i};
     *out = f;
     return DV_OK;
+}
+
+struct dv_live_cell *dv_live_cell_make(struct dv_live_fn *f, uint32_t loop)
+{
+    struct dv_live_cell *c = dv_live_cell(f, loop);
+    if (c)
+        return c;
+    /* dv_zalloc promises 16 bytes of alignment; the padding lets the cell start on a cache line of its own.
+     */
+    char *raw = dv_zalloc(sizeof(*c) + 64 + sizeof(void *));
+    if (!raw)
+        return NULL;
+    c = (void *)(((uintptr_t)raw + sizeof(void *) + 63) & ~(uintptr_t)63);
+    ((void **)(void *)c)[-1] = raw;
+    c->poke = (struct dv_live_poke){.fn = f, .loop = loop};
+    atomic_store(&f->cells[loop], c);
+    return c;
+}
+
+static void cell_free(struct dv_live_cell *cell)
+{
+    if (!cell)
+        return;
+    for (struct dv_live_code *c = atomic_load(&cell->codes), *next; c; c = next) {
+        next = atomic_load(&c->next);
+        dv_free(c);
+    }
+    dv_free(((void **)(void *)cell)[-1]);
 }
 
 struct dv_live_fn *dv_live_fn_ref(struct dv_live_fn *f)
@@ -43,12 +63,8 @@ void dv_live_fn_unref(struct dv_live_fn *f)
     if (!f || atomic_fetch_sub_explicit(&f->refs, 1, memory_order_acq_rel) != 1)
         return;
     for (uint32_t i = 0; i < f->n_loops; i++)
-        for (struct dv_live_code *c = atomic_load(&f->cells[i].codes), *next; c; c = next) {
-            next = atomic_load(&c->next);
-            dv_free(c);
-        }
-    dv_free(f->label);
-    dv_free(((void **)(void *)f)[-1]);
+        cell_free(dv_live_cell(f, i));
+    dv_free(f);
 }
 
 int dv_live_replica_new(const struct dv_route_replica *r, struct dv_live_replica **out)
@@ -149,7 +165,9 @@ void dv_live_load(const struct dv_live_fn *f, uint64_t now_ns, struct dv_load *o
     struct dv_load l = {0};
     uint64_t oldest = 0, flight_ns = 0;
     for (uint32_t i = 0; i < f->n_loops; i++) {
-        const struct dv_live_cell *c = &f->cells[i];
+        const struct dv_live_cell *c = dv_live_cell(f, i);
+        if (!c)
+            continue;
         l.arrived += dv_live_get(&c->arrived);
         l.answered += dv_live_get(&c->answered);
         l.failed += dv_live_get(&c->failed);

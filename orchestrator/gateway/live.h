@@ -54,10 +54,10 @@ struct dv_live_fn {
     _Atomic uint32_t refs;
     _Atomic uint32_t n_waiting; /* over all loops; bounds the queue */
     uint64_t uid;
-    char *label; /* "name.namespace" */
-    void *owner; /* the gateway */
+    const char *label; /* "name.namespace"; behind the cells */
+    void *owner;       /* the gateway */
     uint32_t n_loops;
-    struct dv_live_cell cells[];
+    _Atomic(struct dv_live_cell *) cells[]; /* NULL: that loop has had nothing to do with it yet */
 };
 
 struct dv_live_replica {
@@ -67,6 +67,19 @@ struct dv_live_replica {
     _Atomic bool is_frozen; /* as last told: a hint */
     uint64_t id, node;
 };
+
+/* What that loop counts; NULL: nothing so far. */
+static inline struct dv_live_cell *dv_live_cell(const struct dv_live_fn *f, uint32_t loop)
+{
+    return atomic_load(&f->cells[loop]);
+}
+static inline struct dv_live_code *dv_live_codes(const struct dv_live_fn *f, uint32_t loop)
+{
+    struct dv_live_cell *c = dv_live_cell(f, loop);
+    return c ? atomic_load_explicit(&c->codes, memory_order_acquire) : NULL;
+}
+/* For the loop itself: its cell, which is there from now on.  NULL when out of memory. */
+struct dv_live_cell *dv_live_cell_make(struct dv_live_fn *f, uint32_t loop);
 
 /* One reference, the caller's.  DV_E_NOMEM. */
 int dv_live_fn_new(uint64_t uid, const char *name, const char *ns, uint32_t n_loops, void *owner,

@@ -388,11 +388,10 @@ void dv_gw_request_begin(struct dv_gw_conn *c, const struct dv_h1_head *h)
     take_facts(r, h);
     r->kind = route.kind;
     r->state = GW_REQ_DONE;
+    int rc = DV_OK;
     if (route.kind != DV_ROUTE_API && route.kind != DV_ROUTE_HEALTH)
-        r->fn = dv_gw_fn_find(c->loop, &route);
-    if (r->fn)
-        r->fn->n_requests++;
-    if (dv_gw_forward_build(r, h, &route)) {
+        rc = dv_gw_fn_find(c->loop, &route, &r->fn); /* not found: told below */
+    if (rc < 0 || dv_gw_forward_build(r, h, &route)) {
         dv_buf_clear(&r->head);
         r->method_n = r->target_n = 0;
         dv_gw_req_answer(r, 503, "out_of_memory", "gateway", "out of memory");

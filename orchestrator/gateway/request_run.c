@@ -228,9 +228,11 @@ void dv_gw_up_reset(struct dv_gw_req *r, enum dv_link_reset why)
         struct dv_gw_fn *f = r->fn;
         dv_gw_req_leave_slot(r);
         requeue(r);
+        f->n_requests++; /* running it may end it */
         dv_gw_fn_pump(f);
         if (f->queue.n_waiting)
             dv_gw_fn_demand(f);
+        dv_gw_fn_unhold(f);
         return;
     }
     if (why == DV_RESET_TIMEOUT)

@@ -10,15 +10,22 @@
 #include <stdint.h>
 #include "proto/base/str.h"
 
-struct dv_map_slot {
-    uint64_t hash; /* 0 = empty */
-    uint64_t id;   /* key of an id map */
-    struct dv_sv key;
+struct dv_map_str {
+    uint32_t hash; /* 0 = empty */
+    uint32_t n;
+    const char *p;
     void *value;
 };
 
+struct dv_map_id {
+    uint64_t id;
+    void *value; /* NULL = empty */
+};
+
+/* A map is of one kind, which its first entry decides. */
 struct dv_map {
-    struct dv_map_slot *slots;
+    struct dv_map_str *strs; /* NULL: of ids */
+    struct dv_map_id *ids;
     size_t n, cap; /* cap is 0 or a power of two */
     uint64_t seed;
 };

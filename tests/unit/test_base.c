@@ -125,6 +125,43 @@ static void a_map_keeps_what_was_put_through_any_order_of_removal(void **state)
     dv_map_deinit(&m);
 }
 
+static void a_map_of_strings_does_too(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    static char names[N][8];
+    bool in[N] = {false};
+    struct dv_map m;
+    struct dv_rng r;
+    dv_map_init(&m, 43);
+    dv_rng_init(&r, 8);
+    size_t n = 0;
+    for (size_t k = 0; k < N; k++)
+        (void)snprintf(names[k], sizeof(names[k]), "n%zu", k);
+    for (int step = 0; step < 20000; step++) {
+        size_t k = dv_rng_below(&r, N);
+        struct dv_sv key = dv_sv_c(names[k]);
+        if (in[k]) {
+            assert_ptr_equal(dv_map_remove(&m, key), names[k]);
+            assert_null(dv_map_remove(&m, key));
+            n--;
+        } else {
+            assert_int_equal(dv_map_put(&m, key, names[k]), DV_OK);
+            assert_int_equal(dv_map_put(&m, key, names[k]), DV_EXISTS);
+            n++;
+        }
+        in[k] = !in[k];
+    }
+    assert_int_equal(m.n, n);
+    size_t walked = 0;
+    for (size_t k = 0; k < N; k++)
+        assert_ptr_equal(dv_map_find(&m, dv_sv_c(names[k])), in[k] ? names[k] : NULL);
+    for (size_t i = 0; dv_map_next(&m, &i);)
+        walked++;
+    assert_int_equal(walked, n);
+    dv_map_deinit(&m);
+}
+
 static void a_failing_allocation_leaves_a_buffer_usable(void **state)
 {
     (void)state;
@@ -177,6 +214,7 @@ int main(void)
         cmocka_unit_test(a_buffer_refuses_to_grow_past_its_bound_and_keeps_what_it_had),
         cmocka_unit_test(json_strings_are_escaped),
         cmocka_unit_test(a_map_keeps_what_was_put_through_any_order_of_removal),
+        cmocka_unit_test(a_map_of_strings_does_too),
         cmocka_unit_test(a_failing_allocation_leaves_a_buffer_usable),
         cmocka_unit_test(an_arena_gives_aligned_objects_and_packed_strings_in_blocks_as_large_as_reserved),
     };

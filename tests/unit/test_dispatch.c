@@ -49,7 +49,7 @@ static void setup(struct world *w, uint32_t max)
     world_of = w;
     assert_int_equal(dv_live_fn_new(7, "f", "default", LOOPS, NULL, &w->fn), DV_OK);
     for (uint32_t i = 0; i < LOOPS; i++)
-        dv_queue_init(&w->q[i], w->fn, i, max, &ops, NULL);
+        assert_int_equal(dv_queue_init(&w->q[i], w->fn, i, max, &ops, NULL), DV_OK);
 }
 
 static void replicas(struct world *w, size_t n, uint32_t concurrency)
@@ -339,9 +339,9 @@ static void load_adds_up_in_flight_over_time(void **state)
     struct dv_load load;
     setup(&w, 10);
     uint64_t t = w.now;
-    dv_live_flight(&w.fn->cells[0], 1, t);
-    dv_live_flight(&w.fn->cells[1], 1, t);
-    dv_live_flight(&w.fn->cells[0], -1, t + 500 * (uint64_t)MS);
+    dv_live_flight(dv_live_cell(w.fn, 0), 1, t);
+    dv_live_flight(dv_live_cell(w.fn, 1), 1, t);
+    dv_live_flight(dv_live_cell(w.fn, 0), -1, t + 500 * (uint64_t)MS);
     dv_live_load(w.fn, t + 1000 * (uint64_t)MS, &load);
     assert_int_equal(load.in_flight, 1);
     assert_true(load.in_flight_time > 1.499 && load.in_flight_time < 1.501);
