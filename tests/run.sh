@@ -149,7 +149,7 @@ part_bench() { # PRESET
     for name in warm cores stream mixed fanout soak; do
         check bench "$name-smoke" timeout 180 "tests/bench/$name" --smoke --json
     done
-    check bench cold-smoke env DAVIT_BIN="$DAVIT_BUILD/bin" timeout 180 tests/bench/cold --runs 1 --json
+    check bench cold-smoke env DAVIT_BIN="$DAVIT_BUILD/bin" timeout 180 tests/bench/cold --smoke --json
     check bench decide-smoke timeout 60 "$DAVIT_BUILD/bench/bench_decide" --smoke --json
     unset DAVIT_BUILD
 }
