@@ -175,7 +175,7 @@ part_valgrind() { # PRESET
 
 # Only what has threads; the rest would pay the sanitizer for nothing.
 part_tsan() {
-    local pattern='loop|mailbox|storer|gateway|linkio|carry|log' targets
+    local pattern='loop|mailbox|storer|gateway|linkio|carry|log|freeze' targets
     targets=$(git ls-files -co --exclude-standard -- tests/unit tests/contract |
         sed -nE "s#^tests/(unit|contract)/(test_.*($pattern).*)\.c\$#\1_\2#p")
     if [ -z "$targets" ]; then

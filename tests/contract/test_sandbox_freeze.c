@@ -37,7 +37,7 @@ static int fz_set(struct dv_cgroup *g, bool frozen, struct dv_err *err)
     fz.is_frozen = frozen;
     fz.n_freezes += frozen;
     fz.n_thaws += !frozen;
-    if (!frozen)
+    if (!frozen && g_fake)
         fz.stops_at_thaw = dv_engine_fake_calls(g_fake, DV_FAKE_STOP);
     return DV_OK;
 }
@@ -121,6 +121,7 @@ static int teardown(void **state)
 {
     (void)state;
     sw.engine->ops->close(sw.engine);
+    g_fake = NULL;
     sw_close();
     (void)close(g_listen);
     return 0;
