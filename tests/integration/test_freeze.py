@@ -245,6 +245,26 @@ def an_agent_that_is_killed_finds_its_replicas_frozen_and_serves_again():
 
 
 @scenario
+def a_replica_out_of_a_pool_is_frozen_as_any_other_and_outlives_its_agent():
+    cluster.deploy("pooled", scale={"primed": 1, "freeze": "100ms", "idle": "1h"})
+    wait_until("a sandbox is primed", lambda: node().engine.containers("dev.davit.pool", True), 20)
+    cluster.invoke("pooled")
+    wait_until("it is frozen", lambda: state_of("pooled") == ["frozen"], 5)
+    container = cluster.describe("pooled")["replicas"][0]["container"]
+    assert is_frozen(container)
+    equal(cluster.invoke("pooled").status, 200)
+    wait_until("it is frozen again", lambda: is_frozen(container), 5)
+    node().agent.kill(signal.SIGKILL).popen.wait()
+    node().start_agent()
+    cluster.wait_ready()
+    wait_until("it has been taken over", lambda: agent_metric("davit_agent_replicas_adopted_total") >= 1, 15)
+    equal(cluster.invoke("pooled").status, 200)
+    equal(cluster.describe("pooled")["replicas"][0]["container"], container, "the container that answers")
+    cluster.api("DELETE", "/v1/functions/pooled")
+    wait_until("its container is gone", lambda: container not in [c["Id"] for c in node().engine.containers()], 30)
+
+
+@scenario
 def an_agent_that_stops_leaves_nothing_frozen():
     cluster.deploy("left")
     cluster.invoke("left")
