@@ -108,6 +108,20 @@ static void line_map(const char *label, const cJSON *map)
     }
 }
 
+static void print_metrics(struct cli *c, const cJSON *spec)
+{
+    const cJSON *m, *w;
+    cJSON_ArrayForEach (m, cli_json_at(spec, "scale.metrics"))
+        line("Metric",
+             cli_format(c, "%s of %s, target %g, every %s", cli_json_text(m, "name", "?"),
+                        cli_json_text(m, "url", "?"), cJSON_GetNumberValue(cli_json_at(m, "target")),
+                        cli_json_text(m, "interval", "10s")));
+    cJSON_ArrayForEach (w, cli_json_at(spec, "scale.schedule"))
+        line("Schedule", cli_format(c, "at least %lld from \"%s\" (%s) for %s",
+                                    (long long)cli_json_int(w, "min", 0), cli_json_text(w, "cron", "?"),
+                                    cli_json_text(w, "timezone", "UTC"), cli_json_text(w, "duration", "?")));
+}
+
 static void print_spec(struct cli *c, const cJSON *fn)
 {
     const cJSON *spec = cli_json_at(fn, "spec");
@@ -127,6 +141,7 @@ static void print_spec(struct cli *c, const cJSON *fn)
          strcmp(cli_json_text(spec, "cpu", "requests"), "always") == 0
              ? "never, it has a processor always"
              : cli_format(c, "after %s without requests", cli_json_text(spec, "scale.freeze", "1s")));
+    print_metrics(c, spec);
     line("Memory", cli_json_text(spec, "limits.memory", NULL));
     line("CPU", cli_json_text(spec, "limits.cpu", NULL));
     line("Timeout", cli_json_text(spec, "timeout", NULL));
@@ -226,24 +241,72 @@ static void print_events(struct cli *c, const cJSON *list)
     cli_table_print(t);
 }
 
+static void print_signals(struct cli *c, const cJSON *list)
+{
+    static const char *const columns[] = {"SIGNAL", "ASKS FOR", "WHY"};
+    const cJSON *s;
+    if (!cJSON_GetArraySize(list))
+        return;
+    putchar('\n');
+    struct cli_table *t = cli_table_new(c, columns, DV_COUNT(columns));
+    cJSON_ArrayForEach (s, list) {
+        const char *metric = cli_json_text(s, "metric", NULL);
+        bool is_held = cJSON_IsTrue(cli_json_at(s, "held"));
+        cli_table_cell(t, metric ? cli_format(c, "metric %s", metric) : cli_json_text(s, "signal", "?"));
+        cli_table_cell(t, is_held ? cli_format(c, "keeps %lld", (long long)cli_json_int(s, "replicas", 0))
+                                  : cli_format(c, "%lld", (long long)cli_json_int(s, "replicas", 0)));
+        cli_table_cell(t, cli_json_text(s, "message", ""));
+    }
+    cli_table_print(t);
+}
+
+static void print_decisions(struct cli *c, const cJSON *list)
+{
+    static const char *const columns[] = {"SCALED", "FROM", "TO", "BY", "BECAUSE"};
+    int n = cJSON_GetArraySize(list), i = 0;
+    const cJSON *d;
+    if (n <= 0)
+        return;
+    putchar('\n');
+    struct cli_table *t = cli_table_new(c, columns, DV_COUNT(columns));
+    cJSON_ArrayForEach (d, list) {
+        if (i++ < n - 5) /* the last ones; -o json has them all */
+            continue;
+        cli_table_cell(t, cli_format(c, "%s ago", cli_age(c, cli_json_int(d, "time_ms", 0))));
+        cli_table_cell_int(t, cli_json_int(d, "from", 0));
+        cli_table_cell_int(t, cli_json_int(d, "to", 0));
+        cli_table_cell(t, cli_json_text(d, "signal", "?"));
+        cli_table_cell(t, cli_json_text(d, "reason", ""));
+    }
+    cli_table_print(t);
+}
+
 int cli_cmd_describe(struct cli *c, void *args, const struct cli_list *words)
 {
     (void)args;
-    CLI_AUTO_REPLY fn = {0}, events = {0};
+    CLI_AUTO_REPLY fn = {0}, events = {0}, why = {0};
     int code = cli_get(c, cli_fn_path(c, words->v[0], ""), &fn);
     if (code == CLI_OK)
         code = cli_get(c, cli_fn_path(c, words->v[0], "/events"), &events);
+    if (code == CLI_OK)
+        code = cli_get(c, cli_fn_path(c, words->v[0], "/decisions"), &why);
     if (code)
         return code;
     if (c->format == CLI_JSON) {
         (void)cJSON_AddItemReferenceToObject(fn.json, "events",
                                              (cJSON *)cli_json_items(events.json, "events"));
+        (void)cJSON_AddItemReferenceToObject(fn.json, "signals",
+                                             (cJSON *)cli_json_items(why.json, "signals"));
+        (void)cJSON_AddItemReferenceToObject(fn.json, "decisions",
+                                             (cJSON *)cli_json_items(why.json, "decisions"));
         cli_json_print(fn.json);
         return CLI_OK;
     }
     print_spec(c, fn.json);
     print_status(c, fn.json);
     print_replicas(c, cli_json_at(fn.json, "replicas"));
+    print_signals(c, cli_json_items(why.json, "signals"));
+    print_decisions(c, cli_json_items(why.json, "decisions"));
     print_events(c, cli_json_items(events.json, "events"));
     return CLI_OK;
 }

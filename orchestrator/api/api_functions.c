@@ -275,6 +275,62 @@ int dv_api_function_events(struct dv_api_call *c, struct dv_err *err)
     return DV_OK;
 }
 
+static void put_asks(void *ctx, const struct dv_fn_ask *asks, size_t n)
+{
+    struct dv_jw *w = ctx;
+    dv_jw_open(w, "signals", '[');
+    for (size_t i = 0; i < n; i++) {
+        dv_jw_open(w, NULL, '{');
+        dv_jw_str(w, "signal", asks[i].signal);
+        dv_jw_str(w, "metric", asks[i].metric);
+        dv_jw_i64(w, "replicas", asks[i].replicas);
+        if (asks[i].is_held)
+            dv_jw_bool(w, "held", true);
+        dv_jw_str(w, "message", asks[i].text);
+        dv_jw_close(w, '}');
+    }
+    dv_jw_close(w, ']');
+}
+
+static int put_decision(void *ctx, const struct dv_fn_decision *d)
+{
+    struct dv_jw *w = ctx;
+    dv_jw_open(w, NULL, '{');
+    dv_jw_i64(w, "time_ms", d->wall_ms);
+    dv_jw_time(w, "time", d->wall_ms);
+    dv_jw_i64(w, "from", d->from);
+    dv_jw_i64(w, "to", d->to);
+    dv_jw_str(w, "signal", d->signal);
+    dv_jw_str(w, "reason", d->reason);
+    put_asks(w, d->asks, d->n_asks);
+    dv_jw_close(w, '}');
+    return 0;
+}
+
+int dv_api_function_decisions(struct dv_api_call *c, struct dv_err *err)
+{
+    DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;
+    struct dv_jw w = {.b = &b};
+    struct dv_fn_status status;
+    const struct dv_function *fn;
+    int rc = dv_api_find_fn(c, &fn, err);
+    if (rc)
+        return rc;
+    dv_jw_open(&w, NULL, '{');
+    if (dv_control_fn_status(c->api->cfg.control, fn->uid, &status) == DV_OK) {
+        dv_jw_i64(&w, "asked", status.asked);
+        dv_jw_i64(&w, "wanted", status.wanted);
+        dv_jw_str(&w, "reason", status.scale_reason);
+    }
+    dv_control_asks(c->api->cfg.control, fn->uid, put_asks, &w);
+    dv_jw_open(&w, "decisions", '[');
+    dv_control_decisions_each(c->api->cfg.control, fn->uid, put_decision, &w);
+    dv_jw_close(&w, ']');
+    dv_jw_close(&w, '}');
+    dv_api_reply_json(c->req, 200, &b);
+    return DV_OK;
+}
+
 static int reply_replicas(struct dv_api_call *c, uint64_t fn_uid, const char *ns)
 {
     DV_AUTO_BUF struct dv_buf b = DV_BUF_INIT;

@@ -160,11 +160,12 @@ void dv_of_put_spec(struct dv_jw *w, const struct dv_fn_spec *spec);
 /* ---- handlers ---- */
 dv_api_handler dv_api_functions_list, dv_api_functions_create, dv_api_function_get, dv_api_function_put,
     dv_api_function_patch, dv_api_function_delete, dv_api_function_scale, dv_api_function_events,
-    dv_api_function_replicas, dv_api_function_logs, dv_api_apply, dv_api_replicas, dv_api_nodes,
-    dv_api_node_get, dv_api_node_delete, dv_api_node_cordon, dv_api_node_uncordon, dv_api_node_drain,
-    dv_api_node_join, dv_api_secrets_list, dv_api_secret_post, dv_api_secret_put, dv_api_secret_delete,
-    dv_api_ns_list, dv_api_ns_create, dv_api_ns_get, dv_api_ns_put, dv_api_ns_delete, dv_api_registries_list,
-    dv_api_registry_put, dv_api_registry_delete, dv_api_version, dv_api_health, dv_api_ready, dv_api_metrics;
+    dv_api_function_decisions, dv_api_function_replicas, dv_api_function_logs, dv_api_apply, dv_api_replicas,
+    dv_api_nodes, dv_api_node_get, dv_api_node_delete, dv_api_node_cordon, dv_api_node_uncordon,
+    dv_api_node_drain, dv_api_node_join, dv_api_secrets_list, dv_api_secret_post, dv_api_secret_put,
+    dv_api_secret_delete, dv_api_ns_list, dv_api_ns_create, dv_api_ns_get, dv_api_ns_put, dv_api_ns_delete,
+    dv_api_registries_list, dv_api_registry_put, dv_api_registry_delete, dv_api_version, dv_api_health,
+    dv_api_ready, dv_api_metrics;
 dv_api_handler dv_of_functions_list, dv_of_functions_create, dv_of_functions_update, dv_of_functions_delete,
     dv_of_function_get, dv_of_scale, dv_of_info, dv_of_secrets_list, dv_of_secrets_create,
     dv_of_secrets_update, dv_of_secrets_delete, dv_of_logs, dv_of_namespaces, dv_of_ns_get, dv_of_ns_create,

@@ -23,6 +23,7 @@ const struct dv_api_route dv_api_route_table[] = {
     {"POST", "/v1/functions/{name}/scale", DV_API_ADMIN, dv_api_function_scale, "200,404," WRITE,
      "namespace"},
     {"GET", "/v1/functions/{name}/events", DV_API_ADMIN, dv_api_function_events, FOUND, "namespace"},
+    {"GET", "/v1/functions/{name}/decisions", DV_API_ADMIN, dv_api_function_decisions, FOUND, "namespace"},
     {"GET", "/v1/functions/{name}/replicas", DV_API_ADMIN, dv_api_function_replicas, FOUND, "namespace"},
     {"GET", "/v1/functions/{name}/logs", DV_API_ADMIN, dv_api_function_logs, FOUND,
      "namespace,follow,since,tail,replica"},

@@ -111,6 +111,30 @@ struct dv_fn_event {
 void dv_control_events_each(struct dv_control *c, uint64_t fn_uid,
                             int (*each)(void *ctx, const struct dv_fn_event *e), void *ctx);
 
+/* ---- why it has the number of replicas that it has ---- */
+struct dv_fn_ask {      /* what one signal asks for */
+    const char *signal; /* "stable" "panic" "queue" "rps" "backlog" "cpu" "memory" "metric" */
+    const char *metric; /* its name; NULL for the others */
+    int64_t replicas;
+    bool is_held;     /* nothing is known that may be believed: asks to keep what there is */
+    const char *text; /* for a person; NULL: there is no more to say */
+};
+struct dv_fn_decision {
+    int64_t wall_ms;
+    int64_t from, to;
+    const char *signal; /* that it rests on: one of the above, or "minimum" "idle" "used" "burst" "waits"
+                           "set" "pinned" "ahead" */
+    const char *reason;
+    const struct dv_fn_ask *asks; /* at that time */
+    size_t n_asks;
+};
+/* The last changes of what it should have (at most 50, of a day at most), oldest first. */
+void dv_control_decisions_each(struct dv_control *c, uint64_t fn_uid,
+                               int (*each)(void *ctx, const struct dv_fn_decision *d), void *ctx);
+/* What the signals ask for now; none of a function at rest.  Borrowed for the call. */
+void dv_control_asks(struct dv_control *c, uint64_t fn_uid,
+                     void (*tell)(void *ctx, const struct dv_fn_ask *asks, size_t n), void *ctx);
+
 /* ---- replicas and nodes ---- */
 struct dv_replica_view {
     const struct dv_replica_report *report; /* as last told; state may be ahead of it */

@@ -262,7 +262,8 @@ static const char *const signal_names[] = {
     [DV_SIG_RATE] = "rps",      [DV_SIG_BACKLOG] = "backlog", [DV_SIG_CPU] = "cpu",
     [DV_SIG_MEMORY] = "memory", [DV_SIG_METRIC] = "metric",   [DV_SIG_USED] = "used",
     [DV_SIG_BURST] = "burst",   [DV_SIG_WAITS] = "waits",     [DV_SIG_MINIMUM] = "minimum",
-    [DV_SIG_IDLE] = "idle",     [DV_SIG_SET] = "set",         [DV_SIG_PINNED] = "pinned",
+    [DV_SIG_AHEAD] = "ahead",   [DV_SIG_IDLE] = "idle",       [DV_SIG_SET] = "set",
+    [DV_SIG_PINNED] = "pinned",
 };
 _Static_assert(DV_COUNT(signal_names) == DV_SIG_N, "every signal has its name");
 

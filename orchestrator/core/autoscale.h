@@ -31,6 +31,7 @@ enum dv_scale_signal {
     DV_SIG_WAITS,
     DV_SIG_MINIMUM,
     DV_SIG_IDLE,
+    DV_SIG_AHEAD, /* of a request that is expected */
     DV_SIG_SET,
     DV_SIG_PINNED,
     DV_SIG_N

@@ -63,6 +63,7 @@ int dv_cluster_new(const struct dv_cluster_cfg *cfg, uint64_t now_ns, struct dv_
     dv_list_init(&c->stops);
     dv_list_init(&c->events);
     dv_cl_pools_init(c);
+    dv_decisions_init(&c->decisions);
     *out = c;
     return DV_OK;
 }
@@ -89,6 +90,7 @@ void dv_cluster_free(struct dv_cluster *c)
         if (r->mark == DV_MARK_FORGET)
             dv_free(r);
     }
+    dv_decisions_deinit(&c->decisions);
     for (size_t i = 0; (v = dv_map_next(&c->fns, &i));)
         dv_cl_fn_free(v);
     for (size_t i = 0; (v = dv_map_next(&c->nodes, &i));)
@@ -323,6 +325,7 @@ void dv_cluster_tick(struct dv_cluster *c, uint64_t now_ns)
     dv_cl_learn(c, now_ns);
     dv_cl_nodes_tick(c, now_ns);
     dv_cl_keep_tick(c, now_ns);
+    dv_decisions_expire(&c->decisions, now_ns);
     DV_LIST_FOR_EACH_SAFE (it, &c->busy)
         dv_cl_reconcile(c, DV_LIST_ENTRY(it, struct dv_cluster_fn, busy), now_ns);
     while (!dv_list_empty(&c->active) &&

@@ -12,6 +12,7 @@
 
 #include "orchestrator/core/autoscale.h"
 #include "orchestrator/core/crashloop.h"
+#include "orchestrator/core/decisions.h"
 #include "orchestrator/core/haves.h"
 #include "orchestrator/core/keepalive.h"
 #include "orchestrator/core/lifecycle.h"
@@ -71,6 +72,7 @@ struct dv_cluster_fn {
     const char *failing;            /* told to callers at once; empty: they may wait.  Never NULL */
     const char *trouble;            /* last failure, for a person; empty once it was overcome.  Never NULL */
     struct dv_cluster_watch *watch; /* NULL: it names no metrics */
+    struct dv_decisions decisions;  /* its last changes of `asked` */
     /* internal */
     struct dv_cluster_keep *keep; /* its habits, and what it wants of pools; NULL: neither is known */
     uint64_t used_ns;             /* last sign of use; 0: none yet */

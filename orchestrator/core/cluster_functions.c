@@ -398,6 +398,7 @@ static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct c
     dv_scale_keep(&f->hot->decision, k->live + k->leaving_ready);
     if (f->hot->decision.wanted == 0 && f->hot->policy.override < 0 && dv_cl_keep_holds(f)) {
         f->hot->decision.wanted = 1;
+        f->hot->decision.signal = DV_SIG_AHEAD;
         (void)dv_copy(f->hot->decision.reason, sizeof(f->hot->decision.reason),
                       "ready ahead of its next request");
     }
@@ -407,6 +408,8 @@ static void decide(struct dv_cluster *c, struct dv_cluster_fn *f, const struct c
     if (f->asked != before)
         dv_cl_event(c, f, NULL, NULL, "scaled", "%lld to %lld: %s", (long long)before, (long long)f->asked,
                     f->hot->decision.reason);
+    if (f->asked != before)
+        dv_cl_decided(c, f, before, now_ns);
 }
 
 static bool is_busy(const struct dv_cluster_fn *f)
@@ -610,6 +613,7 @@ void dv_cluster_fn_remove(struct dv_cluster *c, uint64_t uid, uint64_t now_ns)
     dv_list_remove(&f->dirty);
     dv_list_remove(&f->lacking);
     dv_list_remove(&f->due);
+    dv_decisions_forget(&c->decisions, &f->decisions);
     dv_cl_keep_forget(c, f);
     dv_cl_fn_free(f);
 }

@@ -53,6 +53,7 @@ struct dv_cluster {
     struct event *out_event;             /* handed out; freed at the next call */
     struct dv_cluster_replica *out_gone; /* likewise */
     struct dv_life_counts counts;
+    struct dv_decision_log decisions;
     struct dv_dues dues;                            /* struct dv_cluster_keep, by due */
     struct dv_map kinds, wants;                     /* struct cl_kind, struct cl_want */
     struct dv_list dirty_wants, dirty_nodes, tells; /* tells: nodes to be told of their pools */
@@ -127,6 +128,8 @@ struct cl_asks {
  * DV_E_NOMEM. */
 int dv_cl_watch(struct dv_cluster_fn *f, const struct dv_function *old);
 void dv_cl_watch_free(struct dv_cluster_fn *f);
+/* f->asked was `from` before; f->hot->decision says why it is not now. */
+void dv_cl_decided(struct dv_cluster *c, struct dv_cluster_fn *f, int64_t from, uint64_t now_ns);
 void dv_cl_asks(const struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns,
                 struct cl_asks *out);
 

@@ -205,3 +205,22 @@ size_t dv_cluster_fn_signals(const struct dv_cluster *c, const struct dv_cluster
     }
     return n;
 }
+
+void dv_cl_decided(struct dv_cluster *c, struct dv_cluster_fn *f, int64_t from, uint64_t now_ns)
+{
+    struct dv_cluster_signal now[DV_CLUSTER_SIGNALS_MAX];
+    struct dv_decided_ask asks[DV_CLUSTER_SIGNALS_MAX];
+    size_t n = dv_cluster_fn_signals(c, f, now_ns, now);
+    for (size_t i = 0; i < n; i++)
+        asks[i] = (struct dv_decided_ask){
+            (uint8_t)now[i].signal, now[i].is_hold, now[i].is_hold ? from : now[i].replicas,
+            now[i].signal == DV_SIG_METRIC ? f->def->spec.scale.metrics[now[i].index].name : NULL};
+    dv_decisions_add(&c->decisions, &f->decisions,
+                     &(struct dv_decided){.at_ns = now_ns,
+                                          .from = from,
+                                          .to = f->asked,
+                                          .signal = f->hot->decision.signal,
+                                          .reason = f->hot->decision.reason,
+                                          .n_asks = n,
+                                          .asks = asks});
+}

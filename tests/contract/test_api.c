@@ -182,7 +182,10 @@ static void a_function_lives_and_dies(void **state)
     ask("PUT", "/v1/functions/hello", "{\"image\":\"davit/hello:2\"}", 200, "\"generation\":3");
     ask("GET", "/v1/functions?q=hel&limit=1", NULL, 200, "davit/hello:2");
     ask("GET", "/v1/functions/hello/events", NULL, 200, "\"kind\":\"created\"");
+    ask("GET", "/v1/functions/hello/decisions", NULL, 200, "\"decisions\":[");
+    ask("GET", "/v1/functions/nobody/decisions", NULL, 404, "nobody");
     ask("POST", "/v1/functions/hello/scale", "{\"replicas\":3}", 200, "\"override\":3");
+    ask("GET", "/v1/functions/hello/decisions", NULL, 200, "\"to\":3,\"signal\":\"pinned\"");
     ask("POST", "/v1/functions/hello/scale", "{\"replicas\":21}", 400, NULL);
     expect_field("replicas");
     ask("POST", "/v1/functions/hello/scale", "{\"replicas\":null}", 200, NULL);

@@ -375,6 +375,25 @@ int dv_control_fn_status(struct dv_control *c, uint64_t uid, struct dv_fn_status
     return DV_OK;
 }
 
+void dv_control_decisions_each(struct dv_control *c, uint64_t fn_uid,
+                               int (*each)(void *ctx, const struct dv_fn_decision *d), void *ctx)
+{
+    struct dv_fn_ask asks[] = {{"stable", NULL, 1, false, NULL}, {"metric", "depth", 4, true, NULL}};
+    struct dv_fn_decision d = {1767225600000, 0, 4, "metric", "more needed: metric depth is 40", asks, 2};
+    (void)c;
+    (void)fn_uid;
+    (void)each(ctx, &d);
+}
+
+void dv_control_asks(struct dv_control *c, uint64_t fn_uid,
+                     void (*tell)(void *ctx, const struct dv_fn_ask *asks, size_t n), void *ctx)
+{
+    struct dv_fn_ask ask = {"cpu", NULL, 2, false, "cpu at 90 %, target 70 %"};
+    (void)c;
+    (void)fn_uid;
+    tell(ctx, &ask, 1);
+}
+
 void dv_control_events_each(struct dv_control *c, uint64_t fn_uid,
                             int (*each)(void *ctx, const struct dv_fn_event *e), void *ctx)
 {

@@ -512,6 +512,13 @@ static void events_and_replicas_tell_their_reasons(void **state)
     ask("POST", "/v1/functions", HELLO);
     expect(ask("GET", "/v1/functions/hello/events", NULL), 200,
            "\"kind\":\"created\",\"message\":\"by the API\"");
+    expect(
+        ask("GET", "/v1/functions/hello/decisions", NULL), 200,
+        "\"signals\":[{\"signal\":\"cpu\",\"replicas\":2,\"message\":\"cpu at 90 %, target 70 %\"}],"
+        "\"decisions\":[{\"time_ms\":1767225600000,\"time\":\"2026-01-01T00:00:00.000Z\",\"from\":0,\"to\":4,"
+        "\"signal\":\"metric\",\"reason\":\"more needed: metric depth is 40\","
+        "\"signals\":[{\"signal\":\"stable\",\"replicas\":1},"
+        "{\"signal\":\"metric\",\"metric\":\"depth\",\"replicas\":4,\"held\":true}]}]}");
     expect(ask("GET", "/v1/functions/hello/replicas", NULL), 200,
            "\"why\":\"exit code 3\",\"reason\":\"exited\"");
     expect(ask("GET", "/v1/replicas", NULL), 200, "\"function\":\"hello\"");

@@ -169,6 +169,77 @@ static void use_of_processors_moves_replicas(void **state)
     world_free(w);
 }
 
+/* ---------------------------------------------------------------- what is kept of it */
+
+static const struct dv_decided *decided(struct world *w, size_t from_last)
+{
+    const struct dv_decisions *d = &dv_cluster_fn_find(w->c, 100)->decisions;
+    assert_true(d->n > from_last);
+    const struct dv_list *it = d->list.prev;
+    while (from_last--)
+        it = it->prev;
+    return DV_LIST_ENTRY(it, struct dv_decided, of_fn);
+}
+
+static void every_change_keeps_its_reason_and_what_all_signals_asked_for(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    (void)define(w, &elsewhere);
+    pass(w, 1000);
+    read_every_5_s(w, 60, 10000);
+    const struct dv_decided *d = decided(w, 0);
+    assert_int_equal(d->to, 6);
+    assert_int_equal(d->signal, DV_SIG_METRIC);
+    assert_non_null(strstr(d->reason, "metric depth is 60"));
+    size_t found = 0;
+    for (size_t i = 0; i < d->n_asks; i++)
+        if (d->asks[i].signal == DV_SIG_METRIC) {
+            assert_string_equal(d->asks[i].name, "depth");
+            assert_int_equal(d->asks[i].replicas, 6);
+            found++;
+        } else {
+            assert_true(d->asks[i].replicas <= 1 && !d->asks[i].name);
+        }
+    assert_int_equal(found, 1);
+    struct dv_cluster_signal now[DV_CLUSTER_SIGNALS_MAX];
+    size_t n = dv_cluster_fn_signals(w->c, dv_cluster_fn_find(w->c, 100), w->now, now);
+    assert_int_equal(now[n - 1].signal, DV_SIG_METRIC);
+    assert_string_equal(now[n - 1].text, "metric depth is 60, target 10 a replica");
+    read_every_5_s(w, 0, 60000);
+    assert_int_equal(decided(w, 0)->to, 0);
+    assert_int_equal(decided(w, 0)->signal, DV_SIG_IDLE);
+    w->now += 86500 * S; /* a day later nobody asks any more */
+    pass(w, 50);
+    assert_int_equal(dv_cluster_fn_find(w->c, 100)->decisions.n, 0);
+    world_free(w);
+}
+
+static void fifty_are_kept_of_a_function_and_none_of_one_that_is_gone(void **state)
+{
+    (void)state;
+    struct dv_decision_log log;
+    struct dv_decisions a = {0}, b = {0};
+    dv_decisions_init(&log);
+    for (int i = 0; i < 120; i++) {
+        struct dv_decided d = {.at_ns = (uint64_t)i, .to = i, .reason = "r"};
+        dv_decisions_add(&log, i % 2 ? &a : &b, &d);
+    }
+    assert_int_equal(a.n, DV_DECISIONS_OF_FN);
+    assert_int_equal(log.n, 2 * DV_DECISIONS_OF_FN);
+    assert_int_equal(DV_LIST_ENTRY(a.list.next, struct dv_decided, of_fn)->to, 21);
+    dv_decisions_forget(&log, &a);
+    assert_int_equal(log.n, DV_DECISIONS_OF_FN);
+    dv_decisions_deinit(&log);
+    assert_int_equal(b.n, 0);
+    static struct dv_decisions many[DV_DECISIONS_OF_ALL / 40 + 10];
+    for (size_t i = 0; i < sizeof(many) / sizeof(many[0]) * 40; i++)
+        dv_decisions_add(&log, &many[i / 40], &(struct dv_decided){.at_ns = i, .reason = ""});
+    assert_int_equal(log.n, DV_DECISIONS_OF_ALL); /* and all of them together are bounded */
+    assert_int_equal(many[0].n, 0);
+    dv_decisions_deinit(&log);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +248,8 @@ int main(void)
         cmocka_unit_test(a_changed_metric_begins_anew_and_others_stay),
         cmocka_unit_test(replicas_are_made_for_what_replicas_tell),
         cmocka_unit_test(use_of_processors_moves_replicas),
+        cmocka_unit_test(every_change_keeps_its_reason_and_what_all_signals_asked_for),
+        cmocka_unit_test(fifty_are_kept_of_a_function_and_none_of_one_that_is_gone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
