@@ -497,39 +497,36 @@ void dv_cl_pools_forget_node(struct dv_cluster *c, struct dv_cluster_node *n)
     c->nodes_changed = true;
 }
 
+static struct dv_pool *entry_of(const struct cl_place *p, struct dv_pool *out, size_t *n, size_t cap)
+{
+    const struct dv_pool *kind = &p->want->kind->pool;
+    for (size_t i = 0; i < *n; i++)
+        if (out[i].image == kind->image) /* a kind has a text of its own */
+            return &out[i];
+    if (*n == cap)
+        return NULL;
+    out[*n] = *kind;
+    out[*n].n = 0;
+    return &out[(*n)++];
+}
+
+/* What was asked for comes first: a node that keeps fewer than all leaves out the last. */
 size_t dv_cluster_pools(const struct dv_cluster *c, const struct dv_cluster_node *n, struct dv_pool *out,
                         size_t cap)
 {
     (void)c;
     size_t count = 0;
-    DV_LIST_FOR_EACH (it, &n->places) {
-        const struct cl_place *p = PLACE_OF_NODE(it);
-        const struct dv_pool *kind = &p->want->kind->pool;
-        size_t i = 0;
-        while (i < count && out[i].image != kind->image) /* of one kind: its own text */
-            i++;
-        if (i == cap)
-            return count;
-        if (i == count) {
-            out[count] = *kind;
-            out[count++].n = 0;
-        }
-        out[i].n = p->n;
-    }
-    /* The largest that was asked for, plus all that is expected. */
-    for (size_t i = 0; i < count; i++) {
-        int64_t asked = 0, more = 0;
+    for (int part = 0; part < DV_POOLS_PARTS; part++)
         DV_LIST_FOR_EACH (it, &n->places) {
             const struct cl_place *p = PLACE_OF_NODE(it);
-            if (p->want->kind->pool.image != out[i].image)
+            struct dv_pool *e = (int)p->part == part ? entry_of(p, out, &count, cap) : NULL;
+            if (!e)
                 continue;
-            if (p->part == DV_POOLS_EXPECTED)
-                more += p->n;
-            else if (p->n > asked)
-                asked = p->n;
+            if (part == DV_POOLS_EXPECTED)
+                e->n += p->n;
+            else if (p->n > e->n)
+                e->n = p->n;
         }
-        out[i].n = asked + more;
-    }
     return count;
 }
 
