@@ -60,6 +60,7 @@ void dv_node_report_fill(struct dv_node_meter *m, const struct dv_sandbox *sb, c
         .memory_available_bytes = available,
         .cpu_used_mcpu = m->cpu_used_mcpu,
         .replicas_max = replicas_max,
+        .primed_max = e.primed_max > 0 ? e.primed_max : -1,
         .images = *e.images,
         .pools = (struct dv_pool *)(uintptr_t)e.pools,
         .n_pools = e.n_pools,

@@ -476,5 +476,6 @@ void dv_sandbox_engine(const struct dv_sandbox *s, struct dv_sandbox_engine_stat
                                             .images_version = s->images.version,
                                             .pools = s->pools.view,
                                             .n_pools = s->pools.n_view,
+                                            .primed_max = s->cfg.primed_max,
                                             .pools_version = s->pools.version};
 }

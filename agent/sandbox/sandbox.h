@@ -80,6 +80,7 @@ struct dv_sandbox_engine_state {
     uint64_t images_version;           /* grows when they change */
     const struct dv_pool *pools;       /* primed sandboxes that are ready */
     size_t n_pools;
+    int64_t primed_max;     /* of them, as configured */
     uint64_t pools_version; /* grows when there are more, or some went away by themselves */
 };
 void dv_sandbox_engine(const struct dv_sandbox *s, struct dv_sandbox_engine_state *out);

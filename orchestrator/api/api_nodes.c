@@ -31,6 +31,11 @@ static void put_node(struct dv_jw *w, const struct dv_node_status *n)
         dv_jw_i64(w, "memory_bytes", r->memory_bytes);
         dv_jw_i64(w, "memory_available_bytes", r->memory_available_bytes);
         dv_jw_i64(w, "replicas_max", r->replicas_max);
+        dv_jw_i64(w, "primed_max", r->primed_max > 0 ? r->primed_max : 0);
+        dv_jw_open(w, "primed", '[');
+        for (size_t i = 0; i < r->n_pools; i++)
+            dv_jw_wire(w, NULL, &dv_type_pool, &r->pools[i]);
+        dv_jw_close(w, ']');
         dv_jw_strs(w, "images", &r->images);
     }
     dv_jw_close(w, '}');

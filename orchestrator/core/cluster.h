@@ -113,6 +113,7 @@ struct dv_cluster_node {
     struct dv_list replicas; /* struct dv_cluster_replica, by of_node */
     /* internal */
     int64_t memory_bytes;         /* as reported; what pools hold is taken off in the view */
+    int64_t primed_max;           /* likewise */
     struct dv_list places, ready; /* primed sandboxes that it should keep, and that it has */
     struct dv_list pools_dirty;
     int64_t n_places[2], share;

@@ -264,6 +264,8 @@ int dv_cluster_node_report(struct dv_cluster *c, uint64_t id, const struct dv_no
         v->max_replicas = r->replicas_max;
     if (r->images.n > 0) /* short of memory: fewer known images only cost a better choice */
         (void)dv_haves_put(&c->images, (uint32_t)n->index, &n->images, r->images.v, r->images.n);
+    c->nodes_changed |= n->primed_max != r->primed_max;
+    n->primed_max = r->primed_max;
     dv_cl_pools_report(c, n, r->pools, r->n_pools);
     dv_cl_view_refresh(c, n);
     dv_cl_pools_node(c, n);

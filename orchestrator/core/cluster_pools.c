@@ -397,7 +397,7 @@ static void spread_part(struct dv_cluster *c, struct cl_want *w, enum dv_pools_p
         struct dv_cluster_node *node = c->by_index[i];
         if (!may_hold(c, node, w))
             continue;
-        int64_t room = dv_pools_budget(part, node->memory_bytes) - node->n_places[part];
+        int64_t room = dv_pools_budget(part, node->memory_bytes, node->primed_max) - node->n_places[part];
         nodes[n++] = (struct dv_pools_node){.id = node->id, .index = i, .room = room};
     }
     DV_LIST_FOR_EACH (it, &w->places) /* its own places are its own room */

@@ -4,10 +4,12 @@
 #include <stdbool.h>
 #include "proto/base/str.h"
 
-int64_t dv_pools_budget(enum dv_pools_part part, int64_t memory_bytes)
+int64_t dv_pools_budget(enum dv_pools_part part, int64_t memory_bytes, int64_t primed_max)
 {
+    int64_t most = primed_max ? primed_max : DV_POOLS_NODE_MAX;
     int64_t n = memory_bytes / (part == DV_POOLS_ASKED ? 10 : 50) / DV_POOLS_SANDBOX_BYTES;
-    return n > DV_POOLS_NODE_MAX ? DV_POOLS_NODE_MAX : n < 0 ? 0 : n;
+    n = n > most ? most : n;
+    return n > 0 ? n : 0;
 }
 
 /* splitmix64's finisher */

@@ -20,10 +20,11 @@
 #define DV_POOLS_SANDBOX_BYTES (3 * 1024 * 1024ll) /* what a primed sandbox costs its node */
 #define DV_POOLS_REFILL_NS     5000000000ull       /* a sandbox that was taken is replaced within */
 
-/* What a node may hold: of its memory a tenth for what users ask, a fiftieth for what is expected. */
+/* What a node may hold: of its memory a tenth for what users ask, a fiftieth for what is expected; and no
+ * more than it says that it keeps (primed_max of its report). */
 enum dv_pools_part { DV_POOLS_ASKED, DV_POOLS_EXPECTED, DV_POOLS_PARTS };
-enum { DV_POOLS_NODE_MAX = 256 };
-int64_t dv_pools_budget(enum dv_pools_part part, int64_t memory_bytes);
+enum { DV_POOLS_NODE_MAX = 100 }; /* of a node that does not say */
+int64_t dv_pools_budget(enum dv_pools_part part, int64_t memory_bytes, int64_t primed_max);
 
 uint64_t dv_pools_hash(const struct dv_pool *kind); /* n apart; equal for kinds that are the same */
 

@@ -121,6 +121,7 @@ static const struct dv_field node_report[] = {
     FIELD(INT, "memory_available_bytes", memory_available_bytes, QUIET),
     FIELD(INT, "cpu_used_mcpu", cpu_used_mcpu, QUIET),
     FIELD(INT, "replicas_max", replicas_max, .min = 0, .max = 1000000, .def = 500),
+    FIELD(INT, "primed_max", primed_max, QUIET, .min = -1, .max = 1000000),
     FIELD(STRS, "images", images),
     FIELD_LIST("pools", pools, n_pools, dv_type_pool, struct dv_pool),
     FIELD(INT, "engine_calls", engine_calls, QUIET),

@@ -246,6 +246,7 @@ struct dv_node_report {
     int64_t cpus, memory_bytes, memory_available_bytes;
     int64_t cpu_used_mcpu; /* whole machine, over the last report interval */
     int64_t replicas_max;  /* that the agent will hold; default 500 */
+    int64_t primed_max;    /* primed sandboxes that it will keep; -1: none; 0: it does not say */
     struct dv_strs images; /* names and tags present */
     struct dv_pool *pools; /* primed sandboxes that are ready */
     size_t n_pools;

@@ -37,7 +37,7 @@ struct agent {
     struct dv_pool pools[AGENT_POOLS]; /* that it was told to keep; it has them at its next node report */
     size_t n_pools;
     int n_told;
-    bool has_no_pools; /* it keeps none of them */
+    bool has_no_pools, fills_none; /* it says that it keeps none; it never has one ready */
 };
 
 struct world {
@@ -113,8 +113,9 @@ static inline void report_node(struct world *w, struct agent *a, bool engine_ok)
                                .memory_bytes = 1024 * MI,
                                .memory_available_bytes = a->available_bytes,
                                .replicas_max = AGENT_REPLICAS,
+                               .primed_max = a->has_no_pools ? -1 : 0,
                                .pools = a->pools,
-                               .n_pools = a->has_no_pools ? 0 : a->n_pools};
+                               .n_pools = a->has_no_pools || a->fills_none ? 0 : a->n_pools};
     assert_int_equal(dv_cluster_node_report(w->c, a->id, &r, w->now), DV_OK);
 }
 

@@ -117,7 +117,7 @@ static void where_no_node_has_sandboxes_replicas_are_started_ahead(void **state)
 {
     (void)state;
     struct world *w = world_new(1);
-    w->agents[0].has_no_pools = true;
+    w->agents[0].fills_none = true;
     uint64_t f = deploy_free(w);
     for (int i = 0; i < 5; i++) {
         request(w, f);

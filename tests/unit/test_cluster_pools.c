@@ -164,10 +164,25 @@ static void what_pools_hold_is_taken_off_what_can_be_promised(void **state)
     struct world *w = world_new(1);
     (void)deploy_primed(w, 1000);
     pass(w, 200);
-    int64_t budget = dv_pools_budget(DV_POOLS_ASKED, 1024 * MI);
+    int64_t budget = dv_pools_budget(DV_POOLS_ASKED, 1024 * MI, 0);
     assert_int_equal(told(w, 0), budget);
     const struct dv_cluster_node *n = dv_cluster_node_find(w->c, w->agents[0].id);
     assert_int_equal(dv_cluster_view(w->c, n)->memory_bytes, 1024 * MI - budget * DV_POOLS_SANDBOX_BYTES);
+    world_free(w);
+}
+
+static void a_node_that_keeps_none_is_left_out(void **state)
+{
+    (void)state;
+    struct world *w = world_new(2);
+    (void)deploy_primed(w, 8);
+    pass(w, 200);
+    assert_int_equal(told(w, 0), 4);
+    w->agents[0].has_no_pools = true;
+    report_node(w, &w->agents[0], true);
+    pass(w, 200);
+    assert_int_equal(told(w, 0), 0);
+    assert_int_equal(told(w, 1), 8);
     world_free(w);
 }
 
@@ -251,6 +266,7 @@ int main(void)
         cmocka_unit_test(a_link_that_breaks_for_a_moment_moves_nothing_and_a_lost_node_does),
         cmocka_unit_test(nothing_is_told_before_all_nodes_were_heard),
         cmocka_unit_test(what_pools_hold_is_taken_off_what_can_be_promised),
+        cmocka_unit_test(a_node_that_keeps_none_is_left_out),
         cmocka_unit_test(starts_go_where_sandboxes_are_ready_and_no_further),
         cmocka_unit_test(sandboxes_of_another_kind_draw_nobody),
         cmocka_unit_test(functions_that_keep_starting_get_sandboxes_unasked_and_lose_them_when_they_stop),

@@ -149,13 +149,15 @@ static void who_may_come_at_any_time_of_a_long_wait_counts_little(void **state)
     assert_int_equal(dv_pools_share(UINT64_MAX), 1);
 }
 
-static void a_nodes_budget_follows_its_memory(void **state)
+static void a_nodes_budget_follows_its_memory_and_what_it_says(void **state)
 {
     (void)state;
-    assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 4ll << 30), 136);
-    assert_int_equal(dv_pools_budget(DV_POOLS_EXPECTED, 4ll << 30), 27);
-    assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 1ll << 40), DV_POOLS_NODE_MAX);
-    assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 0), 0);
+    assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 4ll << 30, 500), 136);
+    assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 4ll << 30, 40), 40);
+    assert_int_equal(dv_pools_budget(DV_POOLS_EXPECTED, 4ll << 30, 40), 27);
+    assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 1ll << 40, 0), DV_POOLS_NODE_MAX);
+    assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 1ll << 40, -1), 0);
+    assert_int_equal(dv_pools_budget(DV_POOLS_ASKED, 0, 100), 0);
 }
 
 /* ---- habits ---- */
@@ -211,7 +213,7 @@ int main(void)
         cmocka_unit_test(the_order_of_nodes_does_not_matter_and_kinds_differ),
         cmocka_unit_test(kinds_that_are_the_same_have_the_same_hash),
         cmocka_unit_test(who_may_come_at_any_time_of_a_long_wait_counts_little),
-        cmocka_unit_test(a_nodes_budget_follows_its_memory),
+        cmocka_unit_test(a_nodes_budget_follows_its_memory_and_what_it_says),
         cmocka_unit_test(a_burst_or_two_is_no_habit),
         cmocka_unit_test(starts_in_many_minutes_are_worth_the_most_that_came_within_a_refill),
         cmocka_unit_test(a_function_that_starts_every_half_hour_is_none),
