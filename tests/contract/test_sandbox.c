@@ -277,12 +277,12 @@ static void no_more_are_created_at_once_than_processors_can_do(void **state)
 {
     (void)state;
     dv_engine_fake_delay(g_fake, DV_FAKE_CREATE, 300);
-    for (uint64_t id = 1; id <= 8; id++)
+    for (uint64_t id = 1; id <= 10; id++)
         sw_start(id, 7, fn(""));
     for (int i = 0; i < 3; i++)
         sw_turn();
-    assert_int_equal(dv_engine_fake_calls(g_fake, DV_FAKE_CREATE), 6); /* it says that it has four */
-    for (uint64_t id = 1; id <= 8; id++)
+    assert_int_equal(dv_engine_fake_calls(g_fake, DV_FAKE_CREATE), 8); /* it says that it has four */
+    for (uint64_t id = 1; id <= 10; id++)
         wait_warm(id);
 }
 
