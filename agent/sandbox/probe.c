@@ -205,7 +205,9 @@ int sb_probe_start(const struct sb_probe_cfg *cfg, struct sb_probe **out)
                    cfg->path ? cfg->path : "");
     int rc = dv_addr_parse(cfg->address, &p->address, NULL);
     if (!rc) /* now, but from the loop */
-        rc = dv_timer_set(cfg->loop, &p->timer, p->started_ns + (cfg->is_eager ? EAGER_NS : 0));
+        rc = dv_timer_set(cfg->loop, &p->timer,
+                          cfg->is_eager ? dv_clock_now_ns(dv_loop_clock(cfg->loop)) + EAGER_NS
+                                        : p->started_ns);
     if (rc) {
         dv_free(p);
         return rc;
