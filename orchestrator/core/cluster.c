@@ -1,4 +1,4 @@
-/* The cluster state machine: its insides in seven files.
+/* The cluster state machine: its insides in eight files.
  *
  *   cluster.c            making, ending, marks and actions, ticking, reading
  *   cluster_functions.c  functions: how many replicas, which to start, which to stop
@@ -7,17 +7,19 @@
  *   cluster_keep.c       what functions keep while idle, and what is made ready ahead
  *   cluster_evict.c      what goes when a node is short of memory
  *   cluster_pools.c      pools of primed sandboxes: who wants them, where they are
+ *   cluster_primed.c     which of them are ready
  *
  * What must hold after every input:
  *   - a function has at most max live replicas of its generation that count (are where they can be reached);
  *   - a node is promised at most its capacity by what was placed on it (adopted replicas may exceed it: they
  * run);
- *   - a replica is started only for somebody who waits, a minimum, or in place of one that leaves;
+ *   - a replica is started only for somebody who waits or is expected, a minimum, or in place of one that
+ *     leaves;
  *   - nothing is stopped before every known node has said what it holds, or learn_ns has passed;
  *   - a replica of an older generation, or on a draining node, serves until another serves in its place.
  *
  * Idle functions (no replica, nobody waiting) are not visited by ticks: a hundred thousand of them cost
- * memory only. */
+ * memory only.  Those that expect a request stand in a heap, by the moment when something should be ready. */
 #include "orchestrator/core/cluster_internal.h"
 
 #include <stdarg.h>

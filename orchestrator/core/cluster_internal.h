@@ -179,13 +179,27 @@ void dv_cl_pools_forget_fn(struct dv_cluster *c, struct dv_cluster_fn *f);
 int dv_cl_pools_expect(struct dv_cluster *c, struct dv_cluster_fn *f, int64_t permille);
 void dv_cl_pools_node(struct dv_cluster *c, struct dv_cluster_node *n); /* its state changed */
 void dv_cl_pools_forget_node(struct dv_cluster *c, struct dv_cluster_node *n);
-void dv_cl_pools_report(struct dv_cluster *c, struct dv_cluster_node *n, const struct dv_pool *pools,
-                        size_t n_pools);
 /* A replica of it is started. */
 void dv_cl_pools_started(struct dv_cluster *c, const struct dv_cluster_fn *f, uint64_t now_ns);
 void dv_cl_pools_habits(struct dv_cluster *c, uint64_t now_ns); /* time passed */
 void dv_cl_pools_settle(struct dv_cluster *c);
 bool dv_cl_pools_unsettled(const struct dv_cluster *c);
+
+/* cluster_primed.c */
+struct cl_kind {
+    uint64_t hash;
+    char name[17];       /* the hash, for dv_haves */
+    struct dv_pool pool; /* in arena */
+    struct dv_arena arena;
+    size_t n_wants, n_ready; /* that point here */
+};
+/* Made when it is not there; NULL: short of memory. */
+struct cl_kind *dv_cl_kind_of(struct dv_cluster *c, const struct dv_pool *pool);
+void dv_cl_kind_drop_unused(struct dv_cluster *c, struct cl_kind *k);
+void dv_cl_kind_free(struct cl_kind *k);
+void dv_cl_primed_forget_node(struct dv_cluster *c, struct dv_cluster_node *n);
+void dv_cl_pools_report(struct dv_cluster *c, struct dv_cluster_node *n, const struct dv_pool *pools,
+                        size_t n_pools);
 /* NULL: no node has any.  Valid until the next report of pools, or until one is taken. */
 struct cl_kind *dv_cl_primed_kind(const struct dv_cluster *c, const struct dv_fn_spec *spec);
 const struct dv_have *dv_cl_primed_nodes(const struct dv_cluster *c, const struct cl_kind *k);
