@@ -234,6 +234,7 @@ class World(Loads, Cluster):
 
     def deploy_warm(self, name, image=FUNCTION, concurrency=2000, **spec):
         """A function with one replica that stays; its container's address."""
+        spec.setdefault("cpu", "always")  # others ask it directly, and Davit would think it idle
         spec.setdefault("scale", {}).update({"min": 1, "max": 1, "concurrency": concurrency, "queue_max": 10000})
         self.deploy(name, image, **spec)
         return self.wait_warm(name)
