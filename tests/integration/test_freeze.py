@@ -116,7 +116,7 @@ def what_a_thaw_costs_is_small_and_measured():
         ask("warm")
     frozen, warm = (sorted(times[k])[15] for k in ("frozen", "warm"))
     print(f"warm {warm:.2f} ms, frozen {frozen:.2f} ms: {frozen - warm:.2f} ms over warm")
-    assert frozen - warm < 10, f"a thaw costs {frozen - warm:.2f} ms"  # a machine that does other things, too
+    assert frozen - warm < 20, f"a thaw costs {frozen - warm:.2f} ms"  # a machine that does other things, too
     thaws = agent_metric("davit_agent_thaw_seconds_count")
     assert thaws >= 30, f"{thaws} thaws counted"
     print(f"in the agent {agent_metric('davit_agent_thaw_seconds_sum') / thaws * 1e6:.0f} us from the request to the thaw")
