@@ -181,6 +181,26 @@ static void a_function_lives_and_dies(void **state)
         "\"queue_timeout\":\"5s\"");
     ask("PUT", "/v1/functions/hello", "{\"image\":\"davit/hello:2\"}", 200, "\"generation\":3");
     ask("GET", "/v1/functions?q=hel&limit=1", NULL, 200, "davit/hello:2");
+    ask("PATCH", "/v1/functions/hello",
+        "{\"limits\":{\"cpu\":\"1\"},\"scale\":{\"cpu\":70,\"window\":\"30s\",\"metrics\":[{\"name\":"
+        "\"depth\",\"url\":"
+        "\"http://127.0.0.1:1/m\",\"target\":2.5}],\"schedule\":[{\"cron\":\"0 8 * * "
+        "1-5\",\"duration\":\"1h\",\"min\":2}]}}",
+        200, "\"metrics\":[{\"name\":\"depth\",\"url\":\"http://127.0.0.1:1/m\",\"target\":2.5,");
+    ask("GET", "/v1/functions/hello", NULL, 200,
+        "\"schedule\":[{\"cron\":\"0 8 * * 1-5\",\"duration\":\"1h\",\"min\":2}]");
+    ask("PATCH", "/v1/functions/hello",
+        "{\"scale\":{\"metrics\":[{\"name\":\"depth\",\"url\":\"x\",\"target\":1}]}}", 400, NULL);
+    expect_field("scale.metrics[0].url");
+    ask("PATCH", "/v1/functions/hello",
+        "{\"scale\":{\"schedule\":[{\"cron\":\"@daily\",\"duration\":\"1h\",\"min\":2,\"timezone\":\"No/"
+        "Where\"}]}}",
+        400, NULL);
+    expect_field("scale.schedule[0].timezone");
+    ask("PATCH", "/v1/functions/hello", "{\"limits\":null}", 400, NULL);
+    expect_field("scale.cpu");
+    ask("PATCH", "/v1/functions/hello",
+        "{\"scale\":{\"cpu\":null,\"metrics\":null,\"schedule\":[]},\"limits\":null}", 200, NULL);
     ask("GET", "/v1/functions/hello/events", NULL, 200, "\"kind\":\"created\"");
     ask("GET", "/v1/functions/hello/decisions", NULL, 200, "\"decisions\":[");
     ask("GET", "/v1/functions/nobody/decisions", NULL, 404, "nobody");

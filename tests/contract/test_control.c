@@ -1,4 +1,5 @@
 /* The state loop and its nodes: demand, links that break, restarts of either side, drains, logs. */
+#include "proto/rt/httpd.h"
 #include "tests/support/control_rig.h"
 
 static void a_request_starts_a_function_from_zero_and_is_answered(void **state)
@@ -305,6 +306,71 @@ static void readiness_says_what_is_missing(void **state)
     assert_string_equal(text, "1 of 1 nodes ready");
 }
 
+static double served; /* by an endpoint elsewhere */
+
+static void serve_metric(void *ctx, struct dv_http_req *r)
+{
+    char text[64];
+    (void)ctx;
+    (void)snprintf(text, sizeof(text), "depth %g\n", served);
+    dv_http_reply(r, 200, "text/plain", dv_sv_c(text));
+}
+
+static uint64_t deploy_with_metric(const char *url, double target)
+{
+    DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
+    struct dv_fn_spec s = spec_of("metered", &arena);
+    struct dv_metric m = {
+        .name = (char *)"depth", .url = (char *)(uintptr_t)url, .target = target, .interval_ms = 1000};
+    s.scale.idle_ms = 500;
+    s.scale.window_ms = 6000;
+    s.scale.down_ms = 1;
+    s.scale.metrics = &m;
+    s.scale.n_metrics = 1;
+    assert_int_equal(put(&s, DV_PUT_UPSERT, DV_REV_ANY), DV_OK);
+    return dv_control_fn_find(rig.control, DV_SV("default"), DV_SV("metered"))->uid;
+}
+
+static void a_metric_elsewhere_is_read_and_followed(void **state)
+{
+    (void)state;
+    struct dv_httpd_cfg cfg = {.address = "127.0.0.1:0", .body_max = 100, .on_request = serve_metric};
+    struct dv_httpd *d;
+    char url[64];
+    assert_int_equal(dv_httpd_start(rig.loop, &cfg, &d, NULL), DV_OK);
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%d/metrics", dv_httpd_port(d));
+    served = 25;
+    join_and_wait(&rig.agents[0]);
+    uint64_t uid = deploy_with_metric(url, 10);
+    WAIT_FOR(status_of(uid).ready == 3);
+    assert_non_null(strstr(status_of(uid).scale_reason, "metric depth is 25"));
+    served = 0;
+    WAIT_FOR(status_of(uid).asked == 0);
+    assert_int_equal(WRITE(dv_control_fn_delete(rig.control, DV_SV("default"), DV_SV("metered"), DV_REV_ANY,
+                                                done, NULL, NULL)),
+                     DV_OK);
+    dv_httpd_stop(d);
+}
+
+static void a_metric_of_replicas_is_read_by_their_agents_and_what_is_not_theirs_is_not_taken(void **state)
+{
+    (void)state;
+    struct agent *a = &rig.agents[0];
+    join_and_wait(a);
+    a->metric = 0;
+    uint64_t uid = deploy_with_metric("replica:/metrics", 10);
+    assert_int_equal(status_of(uid).asked, 0);
+    a->metric = 20; /* of each: with one there is work for two, with two for four, and four is the maximum */
+    assert_int_equal(call_and_wait("metered"), 200);
+    WAIT_FOR(status_of(uid).ready == 4);
+    assert_true(a->readings > 0);
+    a->metric = 5; /* half as many, and again; were the forged ones taken, it would stay at the maximum */
+    WAIT_FOR(status_of(uid).asked == 1);
+    a->metric = -1;
+    turn_for(3000); /* longer than its idle time */
+    assert_int_equal(status_of(uid).asked, 1);
+}
+
 int main(void)
 {
     dv_log_setup(DV_LOG_ERROR, DV_LOG_LOGFMT, 2);
@@ -322,6 +388,8 @@ int main(void)
         TEST(requests_wait_for_the_only_node_while_its_agent_restarts),
         TEST(nodes_are_told_their_pools_when_they_connect_and_when_it_changes),
         TEST(logs_are_gathered_from_all_nodes),
+        TEST(a_metric_elsewhere_is_read_and_followed),
+        TEST(a_metric_of_replicas_is_read_by_their_agents_and_what_is_not_theirs_is_not_taken),
         TEST(readiness_says_what_is_missing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

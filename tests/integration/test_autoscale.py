@@ -226,4 +226,41 @@ def use_of_processors_makes_replicas():
     cluster.remove("busy")
 
 
+@scenario
+def what_it_is_scaled_by_goes_through_a_file_and_back():
+    path = f"{cluster.directory}/scaled.yaml"
+    with open(path, "w") as f:
+        f.write(f"""functions:
+  - name: filed
+    image: {HELLO}
+    limits: {{cpu: 500m, memory: 64Mi}}
+    scale:
+      cpu: 70
+      memory: 80
+      window: 30s
+      down: 2m
+      up_rate: 4
+      metrics:
+        - {{name: queue_depth, url: "{endpoint.url}", labels: {{queue: mail}}, target: 2.5, aggregate: max, activation: 1e6}}
+      schedule:
+        - {{cron: "0 0 29 2 *", duration: 10h, min: 5, timezone: UTC}}
+""")
+    cluster.cli("apply", "-f", path)
+    scale = cluster.describe("filed")["spec"]["scale"]
+    equal({k: scale[k] for k in ("cpu", "memory", "window", "down", "up_rate")},
+          {"cpu": 70, "memory": 80, "window": "30s", "down": "2m", "up_rate": 4})
+    equal(scale["metrics"], [{"name": "queue_depth", "url": endpoint.url, "labels": {"queue": "mail"}, "target": 2.5,
+                              "activation": 1000000, "aggregate": "max", "interval": "10s"}])
+    equal(scale["schedule"], [{"cron": "0 0 29 2 *", "timezone": "UTC", "duration": "10h", "min": 5}])
+    shown = cluster.cli("describe", "filed").stdout
+    assert "queue_depth" in shown and "0 0 29 2 *" in shown, shown
+    with open(path) as f:
+        text = f.read()
+    with open(path, "w") as f:
+        f.write(text.replace("target: 2.5", "target: 0"))
+    refused = cluster.cli("apply", "-f", path, check=False)
+    assert refused.returncode != 0 and "scale.metrics[0].target" in refused.stdout + refused.stderr, refused
+    cluster.remove("filed")
+
+
 main(up, lambda: cluster and cluster.down(), lambda: cluster and cluster.show_logs())

@@ -52,6 +52,8 @@ struct agent {
     int started, stopped, syncs, pools; /* how often it was told */
     size_t synced;
     int64_t primed; /* sandboxes it was told to keep */
+    int readings;
+    double metric; /* that replicas tell; negative: they tell nothing */
     char primed_image[64];
 };
 
@@ -126,6 +128,34 @@ static inline void release(struct agent *a, uint64_t id)
     tell(a, false, &gone);
 }
 
+/* Every replica says a->metric; beside it come results that are none of this reading's. */
+static inline void read_metric(struct agent *a, const struct dv_cmd_scrape *s)
+{
+    struct dv_scrape_result r[16];
+    size_t n = 0;
+    a->readings++;
+    for (size_t i = 0; i < s->n_replicas && n < 12; i++)
+        r[n++] = (struct dv_scrape_result){.fn_uid = s->fn_uid,
+                                           .epoch = s->epoch,
+                                           .index = s->index,
+                                           .replica = s->replicas[i],
+                                           .ok = a->metric >= 0,
+                                           .value = a->metric >= 0 ? a->metric : 0,
+                                           .message = a->metric >= 0 ? NULL : (char *)"it answers 404"};
+    struct dv_scrape_result forged = r[0];
+    forged.ok = true;
+    forged.value = 1e9;
+    r[n] = forged;
+    r[n++].epoch = s->epoch + 1;
+    r[n] = forged;
+    r[n++].replica = 4711;
+    r[n] = forged;
+    r[n++].fn_uid = 4711;
+    r[n] = forged;
+    r[n++].index = DV_METRICS_MAX - 1;
+    send_report(a, &(struct dv_report){.type = (char *)"scrapes", .scrapes = r, .n_scrapes = n});
+}
+
 static inline void obey(struct agent *a, struct dv_sv json)
 {
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
@@ -158,6 +188,8 @@ static inline void obey(struct agent *a, struct dv_sv json)
             (void)dv_copy(a->primed_image, sizeof(a->primed_image), m.pools->pools[i].image);
         }
     }
+    if (m.scrape)
+        read_metric(a, m.scrape);
     if (m.logs && !m.logs->cancel) {
         struct dv_log_line lines[] = {{1, 1000, false, (char *)"first"}, {1, 1001, true, (char *)"second"}};
         struct dv_log_chunk chunk = {m.logs->request, lines, 2, !m.logs->follow};
