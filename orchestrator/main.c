@@ -170,6 +170,8 @@ static int start_async(struct app *a, struct dv_err *err)
         rc = dv_async_new(&cfg, &a->async, err);
     if (!rc)
         dv_control_set_backlog(a->control, dv_async_depth, a->async);
+    if (!rc)
+        dv_control_set_on_removed(a->control, dv_async_fn_removed, a->async);
     return rc;
 }
 
@@ -333,8 +335,10 @@ static void end(struct app *a)
     if (a->metrics_httpd)
         dv_httpd_stop(a->metrics_httpd);
     dv_api_free(a->api);
-    if (a->control)
+    if (a->control) {
         dv_control_set_backlog(a->control, NULL, NULL);
+        dv_control_set_on_removed(a->control, NULL, NULL);
+    }
     dv_async_free(a->async);
     a->async = NULL;
     dv_control_free(a->control);

@@ -257,6 +257,14 @@ int dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset 
     return replica_remove(c, id, why, true);
 }
 
+int dv_carry_replica_ended(struct dv_carry *c, uint64_t id, const char *text)
+{
+    struct carry_live *live = dv_idmap_find(&c->lives, id);
+    if (live)
+        (void)dv_copy(live->why_text, sizeof(live->why_text), text); /* cut, if need be */
+    return replica_remove(c, id, DV_RESET_EXITED, true);
+}
+
 int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint64_t *out_served)
 {
     struct carry_live *live = dv_idmap_find(&c->lives, id);

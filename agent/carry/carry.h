@@ -57,6 +57,8 @@ int dv_carry_idle_since(struct dv_carry *c, uint64_t id, uint64_t *out_since_ns)
 /* Gone: requests inside end with `why` (EXITED ...).  DV_OK: on_closed follows, once (not after
  * dv_carry_free); DV_NOT_FOUND: there is no such replica, nothing follows. */
 int dv_carry_replica_remove(struct dv_carry *c, uint64_t id, enum dv_link_reset why);
+/* The same, with EXITED and words that a caller is told ("its process ended with exit code 3"); copied. */
+int dv_carry_replica_ended(struct dv_carry *c, uint64_t id, const char *text);
 /* Now, over the loops; DV_OK or DV_NOT_FOUND. */
 int dv_carry_load(struct dv_carry *c, uint64_t id, uint64_t *out_in_flight, uint64_t *out_served);
 /* Before the agent stops: gateways are told to open no new streams; those inside, and those on their way, go

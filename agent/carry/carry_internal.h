@@ -66,8 +66,9 @@ struct carry_live {
     _Atomic bool is_draining, is_drain_told, is_trouble_pending;
     _Atomic int trouble;         /* enum dv_link_reset */
     enum dv_link_reset why_gone; /* set before the removal is posted */
-    _Atomic int n_holding;       /* loops that may still have connections to it */
-    bool is_close_told;          /* set before the removal is posted: somebody waits for the last of them */
+    char why_text[DV_LINK_MAX_REASON];
+    _Atomic int n_holding; /* loops that may still have connections to it */
+    bool is_close_told;    /* set before the removal is posted: somebody waits for the last of them */
     struct dv_msg drained_msg, trouble_msg, closed_msg;
     struct carry_news news[]; /* one per loop */
 };

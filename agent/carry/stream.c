@@ -55,6 +55,16 @@ static void slot_leave(struct carry_live *live, uint64_t now_ns)
         carry_tell_drained(live);
 }
 
+/* Once more behind the count: a drain that began in between has looked at the count and seen nobody. */
+static int slot_enter_open(struct carry_live *live, uint64_t now_ns, bool *is_asleep)
+{
+    int rc = slot_enter(live, is_asleep);
+    if (rc || !atomic_load(&live->is_draining))
+        return rc;
+    slot_leave(live, now_ns);
+    return DV_NO_CAPACITY;
+}
+
 /* ---- life ---- */
 
 static struct carry_stream *stream_new(struct carry_loop *l)
@@ -127,16 +137,24 @@ static enum carry_outcome outcome_of(enum dv_link_reset why)
     return table[why];
 }
 
+/* Nothing of it has been written to a container. */
+static bool is_unseen(const struct carry_stream *s)
+{
+    return !s->is_seen && !(s->up && dv_h1up_has_written(s->up->up));
+}
+
 void carry_stream_abort(struct carry_stream *s, enum dv_link_reset why)
 {
-    (void)dv_link_reset(link_of(s), s->id, why); /* not found: the gateway has let go of it already */
+    struct dv_sv text = why == DV_RESET_EXITED ? dv_sv_c(s->slot->live->why_text) : dv_sv("", 0);
+    /* Not found: the gateway has let go of it already. */
+    (void)dv_link_reset_because(link_of(s), s->id, why, text);
     kick(s);
     stream_free(s, outcome_of(why));
 }
 
 void carry_stream_cut(struct carry_stream *s, enum dv_link_reset why)
 {
-    carry_stream_abort(s, s->is_held ? DV_RESET_REFUSED : why);
+    carry_stream_abort(s, s->is_held || is_unseen(s) ? DV_RESET_REFUSED : why);
 }
 
 void carry_stream_vanish(struct carry_stream *s)
@@ -151,11 +169,6 @@ static void trouble(struct carry_stream *s, enum dv_link_reset why)
 }
 
 /* ---- credit ---- */
-
-static bool is_unseen(const struct carry_stream *s)
-{
-    return !s->is_seen && !(s->up && dv_h1up_has_written(s->up->up));
-}
 
 /* The connection has taken n bytes of the body. */
 static void give_credit(struct carry_stream *s, size_t n)
@@ -306,7 +319,7 @@ void carry_stream_open(struct carry_link *link, const struct dv_link_event *ev)
     }
     struct carry_stream *s = stream_new(l);
     bool is_asleep;
-    if (!s || slot_enter(slot->live, &is_asleep)) {
+    if (!s || slot_enter_open(slot->live, dv_loop_now(l->loop), &is_asleep)) {
         if (s)
             stream_spare(l, s);
         refuse(link, ev->stream, DV_RESET_REFUSED);

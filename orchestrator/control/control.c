@@ -179,6 +179,12 @@ void dv_control_set_backlog(struct dv_control *c,
     c->backlog_ctx = ctx;
 }
 
+void dv_control_set_on_removed(struct dv_control *c, void (*fn)(void *ctx, uint64_t fn_uid), void *ctx)
+{
+    c->on_removed = fn;
+    c->on_removed_ctx = ctx;
+}
+
 static void on_tick(struct dv_timer *t)
 {
     struct dv_control *c = DV_CONTAINER_OF(t, struct dv_control, tick);

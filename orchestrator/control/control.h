@@ -44,6 +44,9 @@ void dv_control_on_demand(void *control, uint64_t fn_uid);
 void dv_control_set_backlog(struct dv_control *c,
                             void (*backlog)(void *ctx, uint64_t fn_uid, uint64_t *items, uint64_t *parallel),
                             void *ctx);
+/* Who keeps something for functions is told when one has been deleted for good, once it cannot be found any
+ * more.  fn NULL: nobody. */
+void dv_control_set_on_removed(struct dv_control *c, void (*fn)(void *ctx, uint64_t fn_uid), void *ctx);
 void dv_control_free(struct dv_control *c); /* replicas keep running on their nodes */
 
 typedef void dv_control_done(void *ctx, int code, const struct dv_err *err, uint64_t revision);

@@ -52,8 +52,11 @@ static void delete_apply(struct ctl_write *w)
 {
     const struct named *a = w->payload;
     struct ctl_fn *f = dv_idmap_find(&w->c->fns_by_uid, a->uid);
-    if (f)
-        ctl_fn_drop(w->c, f);
+    if (!f)
+        return;
+    ctl_fn_drop(w->c, f);
+    if (w->c->on_removed)
+        w->c->on_removed(w->c->on_removed_ctx, a->uid);
 }
 
 int dv_control_fn_delete(struct dv_control *c, struct dv_sv ns, struct dv_sv name, uint64_t if_revision,

@@ -261,6 +261,8 @@ struct dv_control {
     void *on_loaded_ctx;
     void (*backlog)(void *ctx, uint64_t fn_uid, uint64_t *items, uint64_t *parallel); /* or NULL */
     void *backlog_ctx;
+    void (*on_removed)(void *ctx, uint64_t fn_uid); /* or NULL */
+    void *on_removed_ctx;
     struct ctl_load *load;
 };
 

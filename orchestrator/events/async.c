@@ -261,8 +261,9 @@ void dv_async_queue_drop(struct dv_async_queue *q)
     dv_async_job_start(q, &d->job, drop_run, drop_done);
 }
 
-void dv_async_fn_removed(struct dv_async *a, uint64_t fn_uid)
+void dv_async_fn_removed(void *async, uint64_t fn_uid)
 {
+    struct dv_async *a = async;
     struct dv_async_queue *q = dv_async_queue_get(a, false, fn_uid, false);
     if (q && !q->is_gone)
         dv_async_queue_drop(q);

@@ -59,8 +59,9 @@ int dv_async_new(const struct dv_async_cfg *cfg, struct dv_async **out, struct d
  * DV_OK once the request is durable; DV_NOT_FOUND; DV_INVALID (callback URL); DV_TOO_LARGE; DV_QUOTA
  * (backlog_max); DV_NO_CAPACITY (too much at once); DV_CLOSED; a failure of the store. */
 void dv_async_accept(void *async, struct dv_async_accept *accept);
-/* The function was deleted: drop what waits for it, now instead of at the next look. */
-void dv_async_fn_removed(struct dv_async *a, uint64_t fn_uid);
+/* The function was deleted: drop what waits for it, now instead of at the next look.
+ * (dv_control_set_on_removed's function, with the dv_async as ctx.) */
+void dv_async_fn_removed(void *async, uint64_t fn_uid);
 /* Items accepted and not yet settled, those under way included. */
 uint64_t dv_async_backlog(const struct dv_async *a, uint64_t fn_uid);
 /* The same, as the autoscaler wants it: those that are due, and how many are handed out at a time.  async may

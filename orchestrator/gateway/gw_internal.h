@@ -29,7 +29,7 @@ enum {
     GW_ASYNC_BODY_BYTES = 8 * 1024 * 1024,
     GW_ASYNC_TOTAL_BYTES = 256 * 1024 * 1024, /* bodies being collected by one loop */
     GW_OUT_BYTES = 192 * 1024,                /* waiting for a slow client before its upstream is stopped */
-    GW_ATTEMPTS_MAX = 12,
+    GW_CONNECTS_MAX = 12,                     /* refusals by containers; agents' own cost time alone */
     GW_CALL_ID_MAX = 48,
     GW_POOLED_BUFS = 256,
     GW_POOLED_BYTES = 2 * 1024 * 1024,
@@ -171,6 +171,7 @@ struct dv_gw_req {
 
     uint64_t arrived_ns, started_ns, deadline_ns;
     uint32_t start_us, run_us, attempts; /* start_us: at the agent */
+    uint32_t n_refused;                  /* of the attempts: no container would take the connection */
     bool met_none; /* no replica existed when it came: its wait was a start, not a queue */
     char call_id[GW_CALL_ID_MAX];
     char traceparent[56];
@@ -204,7 +205,8 @@ void dv_gw_up_data(struct dv_gw_req *r, struct dv_sv bytes);
 void dv_gw_up_trailers(struct dv_gw_req *r, struct dv_sv fields);
 void dv_gw_up_end(struct dv_gw_req *r);
 void dv_gw_up_writable(struct dv_gw_req *r);
-void dv_gw_up_reset(struct dv_gw_req *r, enum dv_link_reset why); /* the stream is gone already */
+/* The stream is gone already.  text: what the agent adds for a person, or empty. */
+void dv_gw_up_reset(struct dv_gw_req *r, enum dv_link_reset why, struct dv_sv text);
 void dv_gw_up_failed(struct dv_gw_req *r, int status, const char *code, const char *detail);
 
 /* ---- what the upstream is sent (forward.c) ---- */

@@ -84,7 +84,7 @@ static void on_event(void *ctx, const struct dv_link_event *ev)
         return;
     case DV_LINK_EV_RESET:
         if (r)
-            dv_gw_up_reset(r, ev->reset);
+            dv_gw_up_reset(r, ev->reset, ev->bytes);
         return;
     case DV_LINK_EV_REQUEST: /* an agent opens no streams, and sends nothing else on a connection for data */
     case DV_LINK_EV_CONTROL:
@@ -137,7 +137,7 @@ static void drop_link(struct dv_gw_node *n, const char *why)
         if (r->serial != g.v[i].serial || r->node != n)
             continue;
         if (g.v[i].is_unsent)
-            dv_gw_up_reset(r, DV_RESET_NOT_HERE);
+            dv_gw_up_reset(r, DV_RESET_NOT_HERE, dv_sv("", 0));
         else
             dv_gw_up_failed(r, 502, "node_lost", why);
     }

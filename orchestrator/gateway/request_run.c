@@ -47,7 +47,9 @@ void dv_gw_req_push(struct dv_gw_req *r)
         dv_gw_req_send_end(r);
 }
 
-/* The replica cannot have seen it: once more, somewhere else or later. */
+/* The replica cannot have seen it: once more, somewhere else or later.  An agent that has just started does
+ * not know its replicas for a moment, one that drains refuses: waiting for either is waiting in the queue,
+ * and ends with its time. */
 static void requeue(struct dv_gw_req *r)
 {
     struct dv_gw_fn *f = r->fn;
@@ -94,9 +96,6 @@ void dv_gw_request_run(struct dv_gw_req *r, struct dv_slots *s)
         dv_gw_req_leave_slot(r);
         if (rc == DV_TOO_LARGE)
             dv_gw_req_answer(r, 431, "head_too_large", "gateway", "the request's head is too large");
-        else if (r->attempts >= GW_ATTEMPTS_MAX)
-            dv_gw_req_answer(r, 503, "node_unavailable", "gateway",
-                             "the function's node takes no request now");
         else
             requeue(r);
         return;
@@ -217,13 +216,24 @@ void dv_gw_up_failed(struct dv_gw_req *r, int status, const char *code, const ch
     fail_upstream(r, status, code, r->kind == DV_ROUTE_API ? "gateway" : "agent", detail);
 }
 
-void dv_gw_up_reset(struct dv_gw_req *r, enum dv_link_reset why)
+static void fail_broken(struct dv_gw_req *r, enum dv_link_reset why, struct dv_sv text)
+{
+    bool unseen = dv_link_reset_unseen(why);
+    char detail[DV_LINK_MAX_REASON + 120];
+    (void)snprintf(detail, sizeof(detail), "%s%s%.*s", dv_link_reset_text(why), text.n ? ": " : "",
+                   (int)text.n, text.n ? text.p : "");
+    fail_upstream(r, 502, unseen ? "replica_unreachable" : "function_broken", unseen ? "agent" : "function",
+                  detail);
+}
+
+void dv_gw_up_reset(struct dv_gw_req *r, enum dv_link_reset why, struct dv_sv text)
 {
     bool unseen = dv_link_reset_unseen(why);
     r->node = NULL; /* the stream is forgotten already */
     if (unseen && r->slot)
         dv_queue_refused(&r->fn->queue, r->slot, dv_gw_req_now(r));
-    if (r->state == GW_REQ_RUNNING && unseen && r->body_kept && r->attempts < GW_ATTEMPTS_MAX &&
+    r->n_refused += why == DV_RESET_CONNECT;
+    if (r->state == GW_REQ_RUNNING && unseen && r->body_kept && r->n_refused < GW_CONNECTS_MAX &&
         dv_gw_req_now(r) < r->deadline_ns) {
         struct dv_gw_fn *f = r->fn;
         dv_gw_req_leave_slot(r);
@@ -244,8 +254,7 @@ void dv_gw_up_reset(struct dv_gw_req *r, enum dv_link_reset why)
         fail_upstream(r, 502, "node_stopped", "agent",
                       "the agent of the function's node was stopped before the request had ended");
     else
-        fail_upstream(r, 502, unseen ? "replica_unreachable" : "function_broken",
-                      unseen ? "agent" : "function", dv_link_reset_text(why));
+        fail_broken(r, why, text);
 }
 
 void dv_gw_request_accepted(struct dv_gw_req *r, int code, const char *detail)

@@ -15,7 +15,8 @@
 #include "proto/rt/http1.h"
 
 enum {
-    DV_LINK_VERSION = 1,
+    DV_LINK_VERSION = 2,
+    DV_LINK_VERSION_LOWEST = 1,
     DV_LINK_KEY_BYTES = 32,
     DV_LINK_NONCE_BYTES = 16,
     DV_LINK_WINDOW = 128 * 1024,
@@ -23,6 +24,7 @@ enum {
     DV_LINK_MAX_HEADERS = 96 * 1024,
     DV_LINK_MAX_MESSAGE = 4 * 1024 * 1024,
     DV_LINK_MAX_STREAMS = 16384,
+    DV_LINK_MAX_REASON = 240,       /* text of a RESET */
     DV_LINK_OUT_BYTES = 1024 * 1024 /* unwritten output above which dv_link_send takes nothing */
 };
 
@@ -54,7 +56,7 @@ enum dv_link_event_kind {
     DV_LINK_EV_DATA,     /* bytes; call dv_link_consumed when they have left */
     DV_LINK_EV_TRAILERS, /* bytes = field lines; always followed by END */
     DV_LINK_EV_END,      /* the peer's direction is complete; the stream is gone when ours was, too */
-    DV_LINK_EV_RESET,    /* stream is gone; reset says why */
+    DV_LINK_EV_RESET,    /* stream is gone; reset says why, bytes may say more */
     DV_LINK_EV_WRITABLE, /* credit came back to a stream whose send was cut short */
     DV_LINK_EV_CONTROL,  /* bytes = JSON */
     DV_LINK_EV_REPORT,
@@ -160,6 +162,8 @@ bool dv_link_was_credited(const struct dv_link *l, uint32_t stream);
 bool dv_link_is_unsent(const struct dv_link *l, uint32_t stream);
 int dv_link_send_trailers(struct dv_link *l, uint32_t stream, struct dv_sv fields); /* ends our direction */
 int dv_link_reset(struct dv_link *l, uint32_t stream, enum dv_link_reset why);      /* forgets the stream */
+/* With words for a person, cut at DV_LINK_MAX_REASON; a peer of version 1 does without. */
+int dv_link_reset_because(struct dv_link *l, uint32_t stream, enum dv_link_reset why, struct dv_sv text);
 /* The receiver has passed n bytes of DATA on: credit goes back (gathered; sent at half a window). */
 void dv_link_consumed(struct dv_link *l, uint32_t stream, size_t n);
 

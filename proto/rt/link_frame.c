@@ -61,7 +61,7 @@ static const struct rule rules[DV_LF_N] = {
     [DV_LF_DATA] = {"DATA", 0, DV_LINK_MAX_DATA, FROM_BOTH, IN_OPEN, DV_LF_FLAG_END, true, false},
     [DV_LF_TRAILERS] = {"TRAILERS", 0, DV_H1_MAX_TRAILERS, FROM_BOTH, IN_OPEN, DV_LF_FLAG_END, true, false},
     [DV_LF_WINDOW] = {"WINDOW", 4, 4, FROM_BOTH, IN_OPEN, 0, true, false},
-    [DV_LF_RESET] = {"RESET", 4, 4, FROM_BOTH, IN_OPEN, 0, true, false},
+    [DV_LF_RESET] = {"RESET", 4, 4 + DV_LINK_MAX_REASON, FROM_BOTH, IN_OPEN, 0, true, false},
     [DV_LF_PING] = {"PING", 8, 8, FROM_BOTH, IN_OPEN, DV_LF_FLAG_ACK, false, false},
     [DV_LF_GOAWAY] = {"GOAWAY", 0, 0, FROM_BOTH, IN_OPEN, 0, false, false},
     [DV_LF_CONTROL] = {"CONTROL", 0, DV_LINK_MAX_MESSAGE, FROM_CLIENT, IN_OPEN, 0, false, true},
@@ -101,7 +101,8 @@ static int check_header(const struct dv_link *l, const struct dv_lf_frame *f, si
         return dv_err_set(err, DV_E_PROTO, "%s from the wrong side", r->name);
     if (r->on_control && l->cfg.purpose != DV_LINK_CONTROL_CONN)
         return dv_err_set(err, DV_E_PROTO, "%s on a data connection", r->name);
-    if (len < r->min || len > r->max)
+    bool is_wordy = f->type == DV_LF_RESET && len > r->min && l->version < 2;
+    if (len < r->min || len > r->max || is_wordy)
         return dv_err_set(err, DV_E_PROTO, "%s of %zu bytes", r->name, len);
     if (f->flags & ~(unsigned)r->flags)
         return dv_err_set(err, DV_E_PROTO, "%s with flags %#x", r->name, f->flags);

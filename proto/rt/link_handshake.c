@@ -59,7 +59,8 @@ int dv_link_hello(struct dv_link *l)
     if (!p)
         return l->failed;
     memcpy(p, magic, sizeof(magic));
-    l->lowest = l->highest = DV_LINK_VERSION;
+    l->lowest = DV_LINK_VERSION_LOWEST;
+    l->highest = DV_LINK_VERSION;
     dv_put_u16(p + 4, l->lowest);
     dv_put_u16(p + 6, l->highest);
     dv_put_u32(p + 8, (uint32_t)l->cfg.purpose);
@@ -77,16 +78,16 @@ int dv_link_on_hello(struct dv_link *l, const struct dv_lf_frame *f, struct dv_e
     l->highest = dv_get_u16(p + 6);
     uint32_t purpose = dv_get_u32(p + 8);
     uint64_t node = dv_get_u64(p + 12);
-    if (l->lowest > DV_LINK_VERSION || l->highest < DV_LINK_VERSION)
+    if (l->lowest > DV_LINK_VERSION || l->highest < DV_LINK_VERSION_LOWEST || l->lowest > l->highest)
         return dv_err_set(err, reject(l, DV_REJECT_VERSION, DV_UNSUPPORTED),
-                          "peer speaks link versions %u to %u, we %u", l->lowest, l->highest,
-                          DV_LINK_VERSION);
+                          "peer speaks link versions %u to %u, we %u to %u", l->lowest, l->highest,
+                          DV_LINK_VERSION_LOWEST, DV_LINK_VERSION);
     if (purpose > DV_LINK_CONTROL_CONN)
         return dv_err_set(err, DV_E_PROTO, "connection of unknown purpose %u", purpose);
     if (node && node != l->cfg.node)
         return dv_err_set(err, reject(l, DV_REJECT_DENIED, DV_DENIED), "the peer wants another node");
     memcpy(l->peer_nonce, p + 20, DV_LINK_NONCE_BYTES);
-    l->version = DV_LINK_VERSION;
+    l->version = l->highest < DV_LINK_VERSION ? l->highest : DV_LINK_VERSION;
     l->cfg.purpose = (enum dv_link_purpose)purpose;
     l->node = l->cfg.node;
     l->incarnation = l->cfg.incarnation;
@@ -109,9 +110,9 @@ int dv_link_on_welcome(struct dv_link *l, const struct dv_lf_frame *f, struct dv
 {
     const char *p = f->payload.p;
     uint32_t version = dv_get_u32(p);
-    if (version != DV_LINK_VERSION)
+    if (version < DV_LINK_VERSION_LOWEST || version > DV_LINK_VERSION)
         return dv_err_set(err, DV_UNSUPPORTED, "agent answered with link version %u", version);
-    l->version = DV_LINK_VERSION;
+    l->version = (uint16_t)version;
     l->node = dv_get_u64(p + 4);
     l->incarnation = dv_get_u64(p + 12);
     memcpy(l->peer_nonce, p + 20, DV_LINK_NONCE_BYTES);
@@ -143,6 +144,7 @@ int dv_link_on_reject(struct dv_link *l, const struct dv_lf_frame *f, struct dv_
 {
     (void)l;
     if (dv_get_u32(f->payload.p) == DV_REJECT_VERSION)
-        return dv_err_set(err, DV_UNSUPPORTED, "agent does not speak link version %u", DV_LINK_VERSION);
+        return dv_err_set(err, DV_UNSUPPORTED, "agent speaks none of the link versions %u to %u",
+                          DV_LINK_VERSION_LOWEST, DV_LINK_VERSION);
     return dv_err_set(err, DV_DENIED, "agent refuses this orchestrator's key or node id");
 }

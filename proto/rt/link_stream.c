@@ -207,13 +207,25 @@ static int put_u32(struct dv_link *l, enum dv_lf_type type, uint32_t stream, uin
     return DV_OK;
 }
 
-int dv_link_reset(struct dv_link *l, uint32_t stream, enum dv_link_reset why)
+int dv_link_reset_because(struct dv_link *l, uint32_t stream, enum dv_link_reset why, struct dv_sv text)
 {
     struct dv_link_stream *s = dv_link_find(l, stream);
     if (!s)
         return DV_NOT_FOUND;
     dv_link_slot_give(l, s);
-    return put_u32(l, DV_LF_RESET, stream, why);
+    size_t n = l->version < 2 ? 0 : text.n < DV_LINK_MAX_REASON ? text.n : DV_LINK_MAX_REASON;
+    char *p = dv_lf_begin(l, DV_LF_RESET, 0, stream, 4 + n);
+    if (!p)
+        return l->failed;
+    dv_put_u32(p, why);
+    if (n)
+        memcpy(p + 4, text.p, n);
+    return DV_OK;
+}
+
+int dv_link_reset(struct dv_link *l, uint32_t stream, enum dv_link_reset why)
+{
+    return dv_link_reset_because(l, stream, why, dv_sv("", 0));
 }
 
 void dv_link_consumed(struct dv_link *l, uint32_t stream, size_t n)
@@ -392,6 +404,7 @@ int dv_link_on_reset(struct dv_link *l, const struct dv_lf_frame *f, struct dv_e
     struct dv_link_event ev = {.kind = DV_LINK_EV_RESET,
                                .stream = f->stream,
                                .user = s->user,
+                               .bytes = dv_sv(f->payload.p + 4, f->payload.n - 4),
                                .reset = why < DV_RESET_N ? (enum dv_link_reset)why : DV_RESET_PROTOCOL};
     dv_link_slot_give(l, s);
     emit(l, &ev);

@@ -23,7 +23,13 @@
 
 #include "tests/bench/load_answer.h"
 
-enum { CONNECTING_MAX = 128, EVENTS_MAX = 256, READ_BYTES = 256 * 1024, WRITE_BYTES = 256 * 1024 };
+enum {
+    CONNECTING_MAX = 128,
+    EVENTS_MAX = 256,
+    READ_BYTES = 256 * 1024,
+    WRITE_BYTES = 256 * 1024,
+    SHOWN_MAX = 5
+};
 #define SECOND_NS UINT64_C(1000000000)
 #define TICK_NS   UINT64_C(10000000)
 
@@ -54,7 +60,7 @@ struct run {
     struct load_result *out;
     int epoll;
     struct conn *conns;
-    unsigned n_conns, n_opened, n_connecting, n_busy, slow_cursor;
+    unsigned n_conns, n_opened, n_connecting, n_busy, slow_cursor, n_shown;
     struct conn *free; /* connections of kind LOAD without a request, last freed first */
     uint64_t now_ns, start_ns, count_from_ns, end_ns, last_tick_ns;
     uint64_t n_due; /* open loop: requests handed out */
@@ -270,6 +276,20 @@ static void conn_answered(struct run *r, struct conn *c)
     }
 }
 
+/* The first answers that should not have been, for whoever looks for the reason: as they came, on stderr. */
+static void show_failure(struct run *r, const struct conn *c, const char *answer, size_t n)
+{
+    char when[40] = "";
+    time_t now = time(NULL);
+    struct tm utc;
+    if (c->answer.status < 500 || r->n_shown >= SHOWN_MAX)
+        return;
+    r->n_shown++;
+    if (gmtime_r(&now, &utc))
+        (void)strftime(when, sizeof(when), "%FT%TZ", &utc);
+    (void)fprintf(stderr, "---- %s\n%.*s\n", when, (int)n, answer);
+}
+
 static void conn_read(struct run *r, struct conn *c)
 {
     static char buf[READ_BYTES];
@@ -291,8 +311,10 @@ static void conn_read(struct run *r, struct conn *c)
     r->out->bytes_in += (uint64_t)n;
     if (c->state != CONN_BUSY || load_answer_feed(&c->answer, buf, (size_t)n) != n)
         conn_broke(r, c, LOAD_MALFORMED);
-    else if (c->answer.state == LOAD_ANSWER_DONE)
+    else if (c->answer.state == LOAD_ANSWER_DONE) {
+        show_failure(r, c, buf, (size_t)n);
         conn_answered(r, c);
+    }
 }
 
 static void conn_connected(struct run *r, struct conn *c)

@@ -242,6 +242,7 @@ struct call {
     uint32_t stream;
     bool has_head, is_end, is_reset, stop_reading;
     enum dv_link_reset reset;
+    char why[DV_LINK_MAX_REASON + 1];
     uint16_t status, hint;
     uint8_t body_kind;
     uint64_t length;
@@ -309,6 +310,7 @@ static void on_client_event(void *ctx, const struct dv_link_event *ev)
     case DV_LINK_EV_RESET:
         c->is_reset = true;
         c->reset = ev->reset;
+        (void)snprintf(c->why, sizeof(c->why), "%.*s", (int)ev->bytes.n, ev->bytes.p);
         break;
     case DV_LINK_EV_WRITABLE:
         push(w, c);
@@ -798,9 +800,53 @@ static void whoever_dies_of_a_request_is_told_apart_from_who_breaks_off(void **s
     struct call *told = ASK(w, .method = "POST", .target = "/die", .kind = DV_H1_LENGTH, .body = "x", .n = 1);
     UNTIL(w, w->n_trouble == 1); /* the connection has ended; the engine's word comes later */
     assert_false(told->is_reset);
-    dv_carry_replica_remove(w->carry, REPLICA, DV_RESET_EXITED);
+    assert_int_equal(dv_carry_replica_ended(w->carry, REPLICA, "its process ended with exit code 3"), DV_OK);
     UNTIL(w, told->is_reset);
     assert_int_equal(told->reset, DV_RESET_EXITED);
+    assert_string_equal(told->why, "its process ended with exit code 3");
+    assert_int_equal(dv_carry_replica_ended(w->carry, REPLICA, "again"), DV_NOT_FOUND);
+}
+
+/* A listener whose queue is full takes no connection, and refuses none. */
+struct full {
+    int fd, port, filler[4];
+};
+
+static void full_open(struct full *f)
+{
+    assert_int_equal(dv_listen_tcp("127.0.0.1:0", 0, NULL, &f->fd, NULL), DV_OK);
+    f->port = dv_socket_port(f->fd);
+    assert_int_equal(listen(f->fd, 0), 0);
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)f->port),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    for (size_t i = 0; i < DV_COUNT(f->filler); i++) {
+        f->filler[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)connect(f->filler[i], (struct sockaddr *)&to, sizeof(to));
+    }
+}
+
+static void full_close(struct full *f)
+{
+    for (size_t i = 0; i < DV_COUNT(f->filler); i++)
+        (void)close(f->filler[i]);
+    (void)close(f->fd);
+}
+
+static void a_request_that_was_not_written_yet_survives_its_replica(void **state)
+{
+    struct world *w = *state;
+    struct full full;
+    full_open(&full);
+    put_replica(w, full.port, 4);
+    struct call *c = ASK(w, .method = "POST", .target = "/echo", .kind = DV_H1_LENGTH, .body = "x", .n = 1);
+    for (int i = 0; i < 10; i++)
+        assert_int_equal(dv_loop_turn(w->loop, 5), DV_OK);
+    assert_int_equal(in_flight(w), 1);
+    assert_int_equal(dv_carry_replica_ended(w->carry, REPLICA, "it is no more"), DV_OK);
+    UNTIL(w, c->is_reset);
+    assert_true(dv_link_reset_unseen(c->reset));
+    full_close(&full);
 }
 
 static void a_death_that_nobody_explains_is_broken_in_the_end(void **state)
@@ -912,22 +958,13 @@ static void a_body_that_its_sender_cannot_keep_gets_a_connection_of_its_own(void
     assert_int_equal(g_connections, 3);
 }
 
-/* A listener whose queue is full takes no connection, and refuses none. */
 static void no_credit_comes_back_before_the_container_was_sent_anything(void **state)
 {
     struct world *w = *state;
     static char body[2 * DV_LINK_WINDOW];
-    int fd, filler[4], port;
-    assert_int_equal(dv_listen_tcp("127.0.0.1:0", 0, NULL, &fd, NULL), DV_OK);
-    port = dv_socket_port(fd);
-    assert_int_equal(listen(fd, 0), 0);
-    struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    for (size_t i = 0; i < DV_COUNT(filler); i++) {
-        filler[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        (void)connect(filler[i], (struct sockaddr *)&to, sizeof(to));
-    }
-    put_replica(w, port, 4);
+    struct full full;
+    full_open(&full);
+    put_replica(w, full.port, 4);
     struct call *c = ASK(w, .method = "POST", .target = "/echo", .kind = DV_H1_LENGTH, .body = body,
                          .n = sizeof(body), .timeout_ms = 200);
     for (int i = 0; i < 30; i++)
@@ -936,9 +973,7 @@ static void no_credit_comes_back_before_the_container_was_sent_anything(void **s
     assert_int_equal(c->n_left, sizeof(body) - DV_LINK_WINDOW);
     UNTIL(w, c->is_reset);
     assert_int_equal(c->reset, DV_RESET_CONNECT); /* and so it may go elsewhere, whole */
-    for (size_t i = 0; i < DV_COUNT(filler); i++)
-        (void)close(filler[i]);
-    (void)close(fd);
+    full_close(&full);
 }
 
 static void a_request_past_its_deadline_is_ended(void **state)
@@ -1082,6 +1117,7 @@ int main(void)
         T(a_refused_connection_is_told_to_both_sides),
         T(a_container_that_breaks_off_is_broken),
         T(whoever_dies_of_a_request_is_told_apart_from_who_breaks_off),
+        T(a_request_that_was_not_written_yet_survives_its_replica),
         T(a_death_that_nobody_explains_is_broken_in_the_end),
         T(a_request_that_kills_is_never_called_unseen),
         T(a_repeatable_request_on_a_dead_kept_connection_is_tried_once_more),

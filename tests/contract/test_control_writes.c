@@ -2,6 +2,30 @@
  * committed, told. */
 #include "tests/support/control_rig.h"
 
+static uint64_t removed_uid;
+
+static void on_removed(void *ctx, uint64_t fn_uid)
+{
+    assert_ptr_equal(ctx, &removed_uid);
+    assert_null(dv_control_fn_by_uid(rig.control, fn_uid)); /* whoever is told cannot find it any more */
+    removed_uid = fn_uid;
+}
+
+static void a_deletion_is_told_once_it_is_kept(void **state)
+{
+    (void)state;
+    uint64_t uid = deploy("echo"), revision = rig.revision;
+    dv_control_set_on_removed(rig.control, on_removed, &removed_uid);
+    assert_int_equal(WRITE(dv_control_fn_delete(rig.control, DV_SV("default"), DV_SV("echo"), revision + 7,
+                                                done, NULL, NULL)),
+                     DV_PRECONDITION);
+    assert_int_equal(removed_uid, 0);
+    assert_int_equal(WRITE(dv_control_fn_delete(rig.control, DV_SV("default"), DV_SV("echo"), DV_REV_ANY,
+                                                done, NULL, NULL)),
+                     DV_OK);
+    assert_int_equal(removed_uid, uid);
+}
+
 static void writes_are_refused_for_the_reasons_that_the_header_names(void **state)
 {
     (void)state;
@@ -276,6 +300,7 @@ int main(void)
 {
     dv_log_setup(DV_LOG_ERROR, DV_LOG_LOGFMT, 2);
     const struct CMUnitTest tests[] = {
+        TEST(a_deletion_is_told_once_it_is_kept),
         TEST(writes_are_refused_for_the_reasons_that_the_header_names),
         TEST(of_several_functions_all_are_written_or_none),
         TEST(writes_that_overtake_each_other_are_all_carried_out),

@@ -456,6 +456,7 @@ static void a_function_that_dies_inside_gives_502_with_the_reason(void **state)
     struct reply r = client_ask(&c, GET("/function/f/exits"), "GET");
     assert_int_equal(r.status, 502);
     assert_non_null(strstr(reply_body(&r), dv_link_reset_text(DV_RESET_EXITED)));
+    assert_non_null(strstr(reply_body(&r), "exit code 3"));
     assert_non_null(strstr(reply_body(&r), "\"function\":\"f.default\""));
     reply_free(&r);
     r = client_ask(&c, GET("/function/f/x"), "GET");

@@ -416,6 +416,19 @@ static void an_agent_that_is_stopped_is_named(void **state)
     rig_stop(g);
 }
 
+/* An agent that has just started knows none of its replicas for a while, however many there are. */
+static void refusals_by_agents_cost_time_and_no_attempts(void **state)
+{
+    (void)state;
+    struct rig *g = rig_start(&(struct rig_options){0});
+    rig_replicas(g, 8, 1);
+    g->refuse_next = 26;
+    g->refuse_why = DV_RESET_NOT_HERE;
+    expect_status(g, GET("/function/f"), "GET", 200);
+    assert_int_equal(g->n_refused, 26);
+    rig_stop(g);
+}
+
 static void a_replica_that_never_takes_a_request_is_given_up(void **state)
 {
     (void)state;
@@ -474,6 +487,7 @@ int main(void)
         cmocka_unit_test(a_body_that_was_seen_in_part_is_not_sent_again),
         cmocka_unit_test(a_request_that_never_left_is_not_lost_with_its_link),
         cmocka_unit_test(an_agent_that_is_stopped_is_named),
+        cmocka_unit_test(refusals_by_agents_cost_time_and_no_attempts),
         cmocka_unit_test(a_replica_that_never_takes_a_request_is_given_up),
         cmocka_unit_test(a_broken_link_ends_its_requests_and_is_made_again),
     };

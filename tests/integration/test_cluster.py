@@ -1,11 +1,12 @@
 """Two nodes with engines of their own: from zero, up, down to zero, and what is reported about it."""
 import concurrent.futures
 import filecmp
+import http.client
 import json
 import os
 import time
 
-from cluster import HELLO, TOOLS, Cluster, metric_sum, run
+from cluster import HELLO, TOOLS, Cluster, metric_sum, metrics_of, run
 from scenario import equal, main, scenario, wait_until
 
 cluster = None
@@ -262,6 +263,23 @@ def logs_are_told_with_the_replica_that_wrote_them():
 
     wait_until("both lines are told", told, 10)
     cluster.remove("talk")
+
+
+@scenario
+def the_accepted_requests_of_a_deleted_function_go_with_it():
+    def backlog():
+        metrics = metrics_of(http.client.HTTPConnection(cluster.address, 8082, timeout=10))
+        return metrics.get(("davit_async_backlog", (("function", "leaving.default"),)))
+    cluster.deploy("leaving", scale={"min": 1, "max": 1, "concurrency": 1})
+    wait_until("a replica is ready", lambda: ready("leaving", 1), 30)
+    for _ in range(10):
+        equal(cluster.call("POST", "/async-function/leaving?ms=8000", b"x").status, 202)
+    wait_until("one runs, the others wait", lambda: backlog() == 10, 10)
+    equal(cluster.api("DELETE", "/v1/functions/leaving").status, 204)
+    # Otherwise when the one that runs has ended, or at the look for what was missed, half a minute away.
+    wait_until("none of them waits any more", lambda: (backlog() or 0) <= 1, 4)
+    cluster.remove("leaving")
+
 
 
 main(up, lambda: cluster and cluster.down(), lambda: cluster and cluster.show_logs())

@@ -781,10 +781,11 @@ def a_function_that_exits_inside_a_request_is_502_with_the_reason():
     cluster.deploy("mortal", image=PROBE, scale={"min": 1, "max": 1})
     wait_until("mortal is ready", lambda: cluster.describe("mortal")["status"]["ready"] == 1, 20)
     told = problem(one("GET", "/exit", function="mortal"), 502, "function_broken", "function")
-    equal((told["function"], told["detail"]), ("mortal.default", "the function's process ended during the request"))
+    why = "the function's process ended during the request: its process ended with exit code 7"
+    equal((told["function"], told["detail"]), ("mortal.default", why))
     wait_until("it is served again", lambda: one("GET", "/status/200", function="mortal").status == 200, 15)
     told = problem(one("GET", "/exit", function="mortal"), 502, "function_broken", "function")  # on a connection used before
-    equal(told["detail"], "the function's process ended during the request")
+    equal(told["detail"], why)
     cluster.remove("mortal")
 
 

@@ -190,7 +190,9 @@ static void answer(struct rig *g, struct agent_stream *s)
         dv_linkio_kick(s->io);
         stream_free(s);
     } else if (strcmp(t, "/exits") == 0) {
-        assert_int_equal(dv_link_reset(dv_linkio_link(s->io), s->id, DV_RESET_EXITED), DV_OK);
+        assert_int_equal(dv_link_reset_because(dv_linkio_link(s->io), s->id, DV_RESET_EXITED,
+                                               DV_SV("its process ended with exit code 3")),
+                         DV_OK);
         dv_linkio_kick(s->io);
         stream_free(s);
     } else if (strcmp(t, "/fields") == 0) { /* what the function was sent, as the answer's body */

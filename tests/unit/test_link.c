@@ -1,5 +1,6 @@
 /* The link as it should be: handshake, streams, credit, messages. */
 #include "tests/support/link_pair.h"
+#include "proto/rt/link_internal.h"
 
 /* ---- handshake ---- */
 
@@ -60,6 +61,57 @@ static void another_version_is_refused_with_a_word(void **state)
     settle();
     assert_int_equal(server.rc, DV_UNSUPPORTED);
     assert_int_equal(client.rc, DV_UNSUPPORTED);
+    stop();
+}
+
+static void a_reset_carries_words_for_a_person(void **state)
+{
+    (void)state;
+    open_pair();
+    uint32_t id = open_stream(true);
+    settle();
+    char text[DV_LINK_MAX_REASON + 50];
+    memset(text, 'x', sizeof(text));
+    assert_int_equal(dv_link_reset_because(server.l, id, DV_RESET_EXITED, DV_SV("exit code 3")), DV_OK);
+    settle();
+    assert_int_equal(last(&client)->kind, DV_LINK_EV_RESET);
+    assert_int_equal(last(&client)->reset, DV_RESET_EXITED);
+    assert_string_equal(client.text, "exit code 3");
+    id = open_stream(true);
+    settle();
+    assert_int_equal(dv_link_reset_because(server.l, id, DV_RESET_EXITED, dv_sv(text, sizeof(text))), DV_OK);
+    settle();
+    assert_int_equal(last(&client)->bytes.n, DV_LINK_MAX_REASON);
+    assert_int_equal(client.rc, DV_OK);
+    id = open_stream(true);
+    settle();
+    assert_int_equal(dv_link_reset(server.l, id, DV_RESET_BROKEN), DV_OK);
+    settle();
+    assert_int_equal(last(&client)->bytes.n, 0);
+    stop();
+}
+
+static void a_peer_of_the_version_before_is_spoken_to_in_its_own(void **state)
+{
+    (void)state;
+    struct dv_link_cfg c = config(DV_LINK_CLIENT, &client), s = config(DV_LINK_SERVER, &server);
+    start(&c, &s);
+    client.l->highest = 1; /* what it offers and what its proof covers */
+    dv_buf_ptr(dv_link_out(client.l))[12 + 6] = 1;
+    settle();
+    assert_true(dv_link_is_open(client.l) && dv_link_is_open(server.l));
+    uint32_t id = open_stream(true);
+    settle();
+    assert_int_equal(dv_link_reset_because(server.l, id, DV_RESET_EXITED, DV_SV("exit code 3")), DV_OK);
+    settle();
+    assert_int_equal(last(&client)->reset, DV_RESET_EXITED);
+    assert_int_equal(last(&client)->bytes.n, 0);
+    static const char wordy[] = "\10\0\0\0\11\0\0\0\0\100\0\0\7\0\0\0text";
+    assert_int_equal(feed(&client, wordy, sizeof(wordy) - 1), DV_E_PROTO);
+    stop();
+
+    open_pair(); /* the same bytes are in order between two of version 2 */
+    assert_int_equal(feed(&client, wordy, sizeof(wordy) - 1), DV_OK);
     stop();
 }
 
@@ -149,11 +201,11 @@ static void the_bytes_are_those_of_the_specification(void **state)
     start(&c, &s);
     assert_sends(
         &client,
-        "2400000001000000000000004456544c0100010001000000bc0a00000000000001010101010101010101010101010101");
-    assert_sends(&server, "44000000020000000000000001000000bc0a0000000000006300000000000000020202020202020202"
-                          "020202020202029d74e52d00586cc65a71570aa1ae73ceffa562c7a9f0493800689f9b26c5722d");
+        "2400000001000000000000004456544c0100020001000000bc0a00000000000001010101010101010101010101010101");
+    assert_sends(&server, "44000000020000000000000002000000bc0a0000000000006300000000000000020202020202020202"
+                          "020202020202023ad99e3c5917c7903e5a1e776d387e3a78f75a593d57e829acd244f516d14d7f");
     assert_sends(&client,
-                 "2000000003000000000000003301c7056482d4723ed7d551345c0d8da11622f7703843f234f62f78d3e047ca");
+                 "200000000300000000000000b7fa3884177bf2c407864da55f6c50e521594312dbef36bdbc7b06e33778edd8");
     uint32_t id = open_stream(true);
     assert_sends(&client, "2f000000050100000040000005000000000000000000000000000000e803000000040400504f53542f"
                           "783f79486f73743a20610d0a583a20790d0a");
@@ -660,6 +712,8 @@ int main(void)
         cmocka_unit_test(a_client_that_takes_any_node_learns_which_one_answered),
         cmocka_unit_test(a_wrong_key_or_node_opens_nothing),
         cmocka_unit_test(another_version_is_refused_with_a_word),
+        cmocka_unit_test(a_reset_carries_words_for_a_person),
+        cmocka_unit_test(a_peer_of_the_version_before_is_spoken_to_in_its_own),
         cmocka_unit_test(a_proof_sent_back_or_replayed_is_worth_nothing),
         cmocka_unit_test(a_tampered_handshake_fails_at_every_byte),
         cmocka_unit_test(recv_stops_when_the_link_opens_so_that_it_can_change_hands),
