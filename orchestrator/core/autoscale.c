@@ -392,9 +392,9 @@ static void decide_by_load(struct dv_scale_state *s, const struct dv_scale_polic
     n = clamp(p, steady(s, p, n, s->current, now_ns, &w));
     settle(s, n, w.signal, out);
     out->needed = needed < n ? needed : n;
-    const char *verdict = n == p->max                        ? "at its maximum"
-                          : n > seen->ready + seen->starting ? "more needed"
-                                                             : "enough";
+    const char *verdict = needed == p->max                        ? "at its maximum"
+                          : needed > seen->ready + seen->starting ? "more needed"
+                                                                  : "enough";
     if (w.says_all)
         (void)snprintf(out->reason, sizeof(out->reason), "%s: %s", verdict, w.why);
     else

@@ -20,6 +20,7 @@ static struct sim_cfg draw_cfg(struct dv_rng *rng, uint64_t seed)
     cfg.nets_per_node = (int)dv_rng_below(rng, 8);
     cfg.starts_at_once = 2 + (int)dv_rng_below(rng, 4);
     cfg.has_pools = dv_rng_below(rng, 4) > 0;
+    cfg.idle_ms = (int64_t)between(rng, 1000, 20000);
     cfg.own_start_ms = dv_rng_below(rng, 3) ? 0 : between(rng, 1, 2000);
     cfg.link_ns = (uint64_t)(between(rng, 0.05, 50) * 1e6);
     return cfg;
@@ -30,15 +31,18 @@ static struct sim_faults draw_faults(struct dv_rng *rng)
     struct sim_faults f = {0};
     if (dv_rng_below(rng, 8) == 0)
         return f;
-    double *const all[] = {&f.start_fails, &f.crashes_s, &f.slow_starts, &f.cut_s, &f.dies_s, &f.engine_s};
-    static const double least[] = {.01, .001, .01, .005, .002, .005}, most[] = {.3, .1, .3, .1, .05, .05};
+    double *const all[] = {&f.start_fails, &f.crashes_s, &f.slow_starts, &f.cut_s,     &f.dies_s,
+                           &f.engine_s,    &f.drains_s,  &f.deploys_s,   &f.restarts_s};
+    static const double least[] = {.01, .001, .01, .005, .002, .005, .005, .005, .002},
+                        most[] = {.3, .1, .3, .1, .05, .05, .05, .2, .05};
     for (size_t i = 0; i < DV_COUNT(all); i++)
         if (dv_rng_below(rng, 2))
             *all[i] = between(rng, least[i], most[i]);
     return f;
 }
 
-static void draw_fn(struct sim *s, struct dv_rng *rng, size_t i, int64_t *bytes_left, int64_t *mcpu_left)
+static void draw_fn(struct sim *s, struct dv_rng *rng, size_t i, struct dv_requests *left,
+                    int64_t *replicas_left)
 {
     char name[32];
     (void)snprintf(name, sizeof(name), "f%zu", i);
@@ -52,13 +56,15 @@ static void draw_fn(struct sim *s, struct dv_rng *rng, size_t i, int64_t *bytes_
     sc->max = 1 + (int64_t)dv_rng_below(rng, 16);
     sc->min =
         dv_rng_below(rng, 3) ? 0 : (int64_t)dv_rng_below(rng, (uint64_t)(sc->max < 3 ? sc->max : 3) + 1);
-    if (sc->min * q->memory_bytes > *bytes_left || sc->min * q->cpu_mcpu > *mcpu_left)
+    if (sc->min * q->memory_bytes > left->memory_bytes || sc->min * q->cpu_mcpu > left->cpu_mcpu ||
+        sc->min > *replicas_left)
         sc->min = 0; /* all minima must fit on one node, or nothing can settle */
-    *bytes_left -= sc->min * q->memory_bytes;
-    *mcpu_left -= sc->min * q->cpu_mcpu;
+    left->memory_bytes -= sc->min * q->memory_bytes;
+    left->cpu_mcpu -= sc->min * q->cpu_mcpu;
+    *replicas_left -= sc->min;
     sc->concurrency = dv_rng_below(rng, 2) ? 1 : 1 + (int64_t)dv_rng_below(rng, 20);
     sc->target = 1 + (int64_t)dv_rng_below(rng, (uint64_t)sc->concurrency);
-    sc->idle_ms = (int64_t)between(rng, 1000, 20000);
+    sc->idle_ms = dv_rng_below(rng, 2) ? (int64_t)between(rng, 1000, 20000) : 0; /* 0: as it learns */
     sc->freeze_ms = (int64_t)between(rng, 100, 5000);
     sc->primed = dv_rng_below(rng, 3) ? 0 : (int64_t)dv_rng_below(rng, 6);
     f->mean_s = between(rng, 0.005, 3);
@@ -79,6 +85,8 @@ static void end_faults(struct sim *s)
     for (size_t i = 0; i < s->cfg.n_nodes; i++) {
         struct sim_node *n = &s->nodes[i];
         sim_node_mend(s, n);
+        if (n->is_draining)
+            sim_davit_cordon(s, n, false);
         if (!n->engine_ok) {
             n->engine_ok = true;
             s->sys->node(s, n);
@@ -95,13 +103,17 @@ void sim_chaos(uint64_t seed, double seconds, bool is_lenient, struct sim_chaos_
     struct sim *s = sim_new(&cfg, &sim_davit);
     s->is_lenient = is_lenient;
     s->faults = draw_faults(&rng);
-    int64_t bytes_left = cfg.node_bytes / 2, mcpu_left = cfg.node_mcpu / 2;
+    struct dv_requests left = {cfg.node_bytes / 2, cfg.node_mcpu / 2};
+    int64_t replicas_left = cfg.node_replicas / 2;
     size_t n_fns = 1 + (size_t)dv_rng_below(&rng, 10);
     for (size_t i = 0; i < n_fns; i++)
-        draw_fn(s, &rng, i, &bytes_left, &mcpu_left);
+        draw_fn(s, &rng, i, &left, &replicas_left);
     sim_faults_begin(s);
     sim_run(s, s->now + (uint64_t)(seconds * 1e9));
     end_faults(s);
+    for (int i = 0; i < 200 && !dv_list_empty(&s->waiting);
+         i++) /* an overloaded function has an hour's work left */
+        sim_run(s, s->now + 30 * SIM_S);
     sim_run(s, s->now + 400 * SIM_S); /* the longest back-off, a window, idleness */
     sim_check_settled(s);
     sim_settle(s);

@@ -69,12 +69,57 @@ static void lose_engine(struct sim *s, struct sim_node *n)
     sim_at(s, after(s, 8), on_engine_back, n, 0, 0);
 }
 
+/* ---- what people do ---- */
+
+static void on_drain_over(struct sim *s, struct sim_event *e)
+{
+    struct sim_node *n = e->ptr;
+    sim_trace(s, "node %llu is in use again", (unsigned long long)n->id);
+    sim_davit_cordon(s, n, false);
+}
+
+static void drain(struct sim *s, struct sim_node *n)
+{
+    if (n->is_draining)
+        return;
+    sim_trace(s, "node %llu is drained", (unsigned long long)n->id);
+    sim_davit_cordon(s, n, true);
+    sim_at(s, after(s, 15), on_drain_over, n, 0, 0);
+}
+
+static void deploy(struct sim *s, struct sim_node *n)
+{
+    (void)n;
+    struct sim_fn *f = s->fns[dv_rng_below(&s->rng, s->n_fns)];
+    if (f->is_removed)
+        return;
+    if (dv_rng_below(&s->rng, 8) == 0) {
+        sim_trace(s, "%s is removed", f->name);
+        sim_davit_remove(s, f);
+        return;
+    }
+    f->def.generation++;
+    sim_trace(s, "%s is deployed anew", f->name);
+    s->sys->fn_added(s, f);
+}
+
+static void restart(struct sim *s, struct sim_node *n)
+{
+    (void)n;
+    sim_trace(s, "the orchestrator restarts");
+    sim_davit_restart(s);
+}
+
 typedef void mishap(struct sim *s, struct sim_node *n);
-static mishap *const mishaps[] = {cut, die, lose_engine};
+static mishap *const mishaps[] = {cut, die, lose_engine, drain, deploy, restart};
 
 static double rate_of(const struct sim *s, size_t i)
 {
-    const double rates[] = {s->faults.cut_s, s->faults.dies_s, s->faults.engine_s};
+    const struct sim_faults *f = &s->faults;
+    double n = (double)s->cfg.n_nodes;
+    const double rates[] = {f->cut_s,        f->dies_s,        f->engine_s,
+                            f->drains_s / n, f->deploys_s / n, f->restarts_s / n};
+    _Static_assert(DV_COUNT(rates) == DV_COUNT(mishaps), "every mishap has its rate");
     return rates[i];
 }
 
@@ -83,7 +128,7 @@ static void on_mishap(struct sim *s, struct sim_event *e)
     if (!s->faults_on)
         return;
     struct sim_node *n = &s->nodes[dv_rng_below(&s->rng, s->cfg.n_nodes)];
-    if (n->link_up)
+    if (n->link_up || e->a > 3) /* people do not ask */
         mishaps[e->a](s, n);
     sim_at(s, after(s, 1 / (rate_of(s, e->a) * (double)s->cfg.n_nodes)), on_mishap, NULL, e->a, 0);
 }

@@ -167,7 +167,7 @@ struct sim_pool {
 struct sim_node {
     uint64_t id;
     size_t index;
-    bool link_up, engine_ok, is_alive;
+    bool link_up, engine_ok, is_alive, is_draining;
     uint64_t epoch;                  /* of the link; messages of another are lost */
     uint64_t life;                   /* of the machine; what was being made in another is lost */
     struct dv_list replicas, starts; /* starts: waiting for the engine */
@@ -182,6 +182,7 @@ struct sim_node {
 struct sim_faults { /* per start, or per second of a node; 0: never */
     double start_fails, crashes_s, slow_starts;
     double cut_s, dies_s, engine_s;
+    double drains_s, deploys_s, restarts_s; /* of the whole: a node drained, a function deployed or removed */
 };
 
 struct sim_sys_ops {
@@ -273,5 +274,10 @@ void sim_check_start(struct sim *s, struct sim_fn *f, uint64_t replica);
 
 /* sys_davit.c */
 struct dv_cluster *sim_davit_cluster(struct sim *s); /* NULL: another system */
+enum { SIM_RESTART_NODES_MAX = 64 };
+/* The orchestrator ends and begins anew: what it knew of replicas is gone, requests are lost, agents stay. */
+void sim_davit_restart(struct sim *s);
+void sim_davit_remove(struct sim *s, struct sim_fn *f);
+void sim_davit_cordon(struct sim *s, struct sim_node *n, bool is_draining);
 
 #endif

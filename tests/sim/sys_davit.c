@@ -336,6 +336,15 @@ static void pump(struct sim *s)
 
 /* ---- from agents ---- */
 
+/* A hint for the dispatcher, which asks the frozen last. */
+static void tell_frozen(struct sim *s, uint64_t replica)
+{
+    const struct dv_cluster_replica *r = dv_cluster_replica_find(davit_of(s)->c, replica);
+    struct sim_replica *held = r ? sim_replica_find(s, replica) : NULL;
+    if (held)
+        atomic_store_explicit(&held->live->is_frozen, r->state == DV_REPLICA_FROZEN, memory_order_relaxed);
+}
+
 static void on_reports(struct sim *s, struct sim_event *e)
 {
     struct message *m = e->ptr;
@@ -343,6 +352,8 @@ static void on_reports(struct sim *s, struct sim_event *e)
     if (n) {
         if (dv_cluster_reports(davit_of(s)->c, n->id, m->reports, m->n, m->is_full, s->now))
             abort();
+        for (size_t i = 0; i < m->n; i++)
+            tell_frozen(s, m->reports[i].id);
         pump(s);
         if (m->is_full)
             send_sync(s, n);
@@ -350,9 +361,11 @@ static void on_reports(struct sim *s, struct sim_event *e)
     dv_free(m);
 }
 
-static struct dv_replica_report report_of(const struct sim_replica *r, enum dv_reason why)
+static struct dv_replica_report report_of(const struct sim *s, const struct sim_replica *r,
+                                          enum dv_reason why)
 {
-    return (struct dv_replica_report){.id = r->id,
+    return (struct dv_replica_report){.times = {.ready_us = (int64_t)(s->cfg.own_start_ms * 1e3)},
+                                      .id = r->id,
                                       .fn_uid = r->fn->def.uid,
                                       .generation = r->generation,
                                       .state = r->state,
@@ -367,7 +380,7 @@ static void changed(struct sim *s, struct sim_replica *r, enum dv_reason why)
     if (!r->node->link_up)
         return;
     struct message *m = message_new(r->node, 1);
-    m->reports[0] = report_of(r, why);
+    m->reports[0] = report_of(s, r, why);
     sim_at_own(s, s->now + s->cfg.link_ns, on_reports, m, 0, 0);
 }
 
@@ -376,7 +389,7 @@ static void report_full(struct sim *s, struct sim_node *n)
     struct message *m = message_new(n, n->n_replicas);
     size_t i = 0;
     DV_LIST_FOR_EACH (it, &n->replicas)
-        m->reports[i++] = report_of(DV_LIST_ENTRY(it, struct sim_replica, of_node), DV_REASON_NONE);
+        m->reports[i++] = report_of(s, DV_LIST_ENTRY(it, struct sim_replica, of_node), DV_REASON_NONE);
     m->is_full = true;
     sim_at_own(s, s->now + s->cfg.link_ns, on_reports, m, 0, 0);
 }
@@ -448,20 +461,70 @@ static void link_event(struct sim *s, struct sim_node *n)
 
 /* ---- life ---- */
 
-static void init(struct sim *s)
+static void begin_core(struct sim *s, struct davit *d)
 {
-    struct davit *d = dv_zalloc(sizeof(*d));
-    struct dv_cluster_cfg cfg = {.seed = s->cfg.seed + 1, .default_idle_ms = s->cfg.idle_ms};
-    if (!d || dv_cluster_new(&cfg, s->now, &d->c))
+    struct dv_cluster_cfg cfg = {.seed = s->cfg.seed + s->steps + 1, .default_idle_ms = s->cfg.idle_ms};
+    if (dv_cluster_new(&cfg, s->now, &d->c))
         abort();
-    s->sys_state = d;
     for (size_t i = 0; i < s->cfg.n_nodes; i++) {
         struct dv_node_record rec = {.node = s->nodes[i].id};
         if (dv_cluster_node_put(d->c, &rec, s->now))
             abort();
     }
+}
+
+static void init(struct sim *s)
+{
+    struct davit *d = dv_zalloc(sizeof(*d));
+    if (!d)
+        abort();
+    s->sys_state = d;
+    begin_core(s, d);
     for (size_t i = 0; i < s->cfg.n_nodes; i++)
         link_event(s, &s->nodes[i]);
+}
+
+void sim_davit_restart(struct sim *s)
+{
+    struct davit *d = davit_of(s);
+    bool was_up[SIM_RESTART_NODES_MAX];
+    for (size_t i = 0; i < s->cfg.n_nodes; i++) {
+        was_up[i] = s->nodes[i].link_up;
+        sim_node_cut(s, &s->nodes[i]);
+    }
+    dv_cluster_free(d->c);
+    d->tick_at_ns = 0;
+    begin_core(s, d);
+    for (size_t i = 0; i < s->n_fns; i++) {
+        struct sim_fn *f = s->fns[i];
+        if (f->is_removed)
+            continue;
+        sim_refuse_waiting(s, f);
+        f->is_failing = false;
+        sim_routes(s, f, NULL, 0);
+        if (dv_cluster_fn_put(d->c, &f->def, s->now))
+            abort();
+    }
+    pump(s);
+    for (size_t i = 0; i < s->cfg.n_nodes; i++)
+        if (was_up[i])
+            sim_node_mend(s, &s->nodes[i]);
+}
+
+void sim_davit_remove(struct sim *s, struct sim_fn *f)
+{
+    f->is_removed = true;
+    sim_refuse_waiting(s, f);
+    sim_routes(s, f, NULL, 0);
+    dv_cluster_fn_remove(davit_of(s)->c, f->def.uid, s->now);
+    pump(s);
+}
+
+void sim_davit_cordon(struct sim *s, struct sim_node *n, bool is_draining)
+{
+    n->is_draining = is_draining;
+    dv_cluster_node_cordon(davit_of(s)->c, n->id, is_draining, is_draining, s->now);
+    pump(s);
 }
 
 static void deinit(struct sim *s)
