@@ -120,8 +120,10 @@ void sim_azure_load(struct sim *s, const struct sim_azure *p)
         struct sim_azure_draw d;
         char name[32];
         sim_azure_draw(&rng, &d);
-        if (p->clip_per_day > 0 && d.per_day > p->clip_per_day && !d.is_timer)
+        if (p->clip_per_day > 0 && d.per_day > p->clip_per_day) {
             d.per_day = p->clip_per_day;
+            d.period_s = SIM_DAY_S / d.per_day;
+        }
         (void)snprintf(name, sizeof(name), "f%zu", i);
         struct sim_fn *f = sim_fn_add(s, name, "");
         sim_image(f, (int)dv_rng_below(&rng, (uint64_t)p->n_images));
