@@ -120,7 +120,7 @@ static void hold(struct dv_scale_ask *out, const struct dv_metric_track *t, cons
                  const char *what, int64_t keeps, char *text)
 {
     out->is_hold = out->keeps_awake = true;
-    (void)snprintf(text, DV_ASK_TEXT, "metric %.40s %s%s%.40s%s: keeps %" PRId64, m->name, what,
+    (void)snprintf(text, DV_ASK_TEXT, "metric %.24s %.32s%s%.24s%s: keeps %" PRId64, m->name, what,
                    t->why[0] ? " (" : "", t->why, t->why[0] ? ")" : "", keeps);
 }
 
