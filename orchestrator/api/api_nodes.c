@@ -36,7 +36,10 @@ static void put_node(struct dv_jw *w, const struct dv_node_status *n)
         for (size_t i = 0; i < r->n_pools; i++)
             dv_jw_wire(w, NULL, &dv_type_pool, &r->pools[i]);
         dv_jw_close(w, ']');
-        dv_jw_strs(w, "images", &r->images);
+        dv_jw_open(w, "images", '[');
+        for (size_t i = 0; i < n->n_images; i++)
+            dv_jw_str(w, NULL, n->images[i]);
+        dv_jw_close(w, ']');
     }
     dv_jw_close(w, '}');
 }

@@ -384,6 +384,7 @@ void dv_control_free(struct dv_control *c)
         dv_arena_deinit(&((struct ctl_replica *)v)->arena);
         dv_free(v);
     }
+    dv_free(c->images);
     dv_map_deinit(&c->fns_by_uid);
     dv_map_deinit(&c->nodes);
     dv_map_deinit(&c->replicas);

@@ -163,7 +163,9 @@ enum dv_node_state {
 const char *dv_node_state_name(enum dv_node_state s);
 struct dv_node_status {
     const struct dv_node_record *record;
-    const struct dv_node_report *report; /* NULL before the first */
+    const struct dv_node_report *report; /* NULL before the first; without its images */
+    const char *const *images;           /* that it has, in order.  dv_control_nodes_each, _node_find only */
+    size_t n_images;
     enum dv_node_state state;
     const char *message;
     int64_t n_replicas, promised_mcpu, promised_bytes;

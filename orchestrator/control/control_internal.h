@@ -143,7 +143,7 @@ struct ctl_node {
     bool is_open, is_told; /* the link is; the gateway knows the node */
     struct dv_timer retry;
     uint64_t backoff_ns;
-    char trouble[200];
+    char *trouble; /* why it cannot be reached; NULL: nothing known against it */
 };
 
 int ctl_node_load(struct dv_control *c, const struct dv_store_entry *e, struct dv_err *err);
@@ -242,7 +242,9 @@ struct dv_control {
     struct dv_map fns_by_uid;
     struct ctl_fn **fns; /* in order of namespace and name */
     size_t n_fns, cap_fns;
-    struct dv_map nodes;                         /* by id */
+    struct dv_map nodes; /* by id */
+    const char **images; /* of the node looked at last */
+    size_t cap_images;
     struct ctl_refused refused[CTL_REFUSED_MAX]; /* a ring; node 0: free */
     size_t next_refused;
     struct dv_map replicas; /* struct ctl_replica by id */

@@ -26,6 +26,7 @@ void ctl_node_free(struct ctl_node *n)
     ctl_session_stop(n);
     dv_arena_deinit(&n->rec_arena);
     dv_arena_deinit(&n->report_arena);
+    dv_free(n->trouble);
     explicit_bzero(n->key, sizeof(n->key));
     dv_free(n);
 }
@@ -382,10 +383,10 @@ static void describe(const struct dv_control *c, const struct ctl_node *n, struc
     out->promised_bytes = v->promised_bytes;
     if (cn->is_lost) {
         out->state = DV_NODE_LOST;
-        out->message = n->trouble[0] ? n->trouble : "silent for too long";
+        out->message = n->trouble ? n->trouble : "silent for too long";
     } else if (!cn->is_connected) {
         out->state = n->has_report ? DV_NODE_NOT_READY : DV_NODE_JOINING;
-        out->message = n->trouble[0] ? n->trouble : "not connected yet";
+        out->message = n->trouble ? n->trouble : "not connected yet";
     } else if (!cn->is_reported || !cn->is_learned) {
         out->state = DV_NODE_JOINING;
         out->message = "connected; has not said yet what it holds";
@@ -395,6 +396,32 @@ static void describe(const struct dv_control *c, const struct ctl_node *n, struc
         out->state = cn->is_draining ? DV_NODE_DRAINING : cn->is_cordoned ? DV_NODE_CORDONED : DV_NODE_READY;
         out->message = !cn->is_draining ? "" : v->n_replicas ? "replicas move elsewhere" : "empty";
     }
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* With its images, whose names the core keeps once for all nodes.  Short of memory: without. */
+static void describe_whole(struct dv_control *c, const struct ctl_node *n, struct dv_node_status *out)
+{
+    describe(c, n, out);
+    const struct dv_cluster_node *cn = dv_cluster_node_find(c->cluster, n->id);
+    size_t count = cn ? cn->images.n : 0;
+    if (count > c->cap_images) {
+        const char **more = dv_realloc(c->images, count * sizeof(*more));
+        if (!more)
+            return;
+        c->images = more;
+        c->cap_images = count;
+    }
+    for (size_t i = 0; i < count; i++)
+        c->images[i] = cn->images.v[i]->name;
+    if (count)
+        qsort(c->images, count, sizeof(*c->images), by_text);
+    out->images = c->images;
+    out->n_images = count;
 }
 
 static int by_name(const void *a, const void *b)
@@ -413,7 +440,7 @@ void dv_control_nodes_each(struct dv_control *c, int (*each)(void *ctx, const st
         return;
     for (size_t i = 0; i < n; i++) {
         struct dv_node_status s;
-        describe(c, nodes[i], &s);
+        describe_whole(c, nodes[i], &s);
         if (each(ctx, &s))
             break;
     }
@@ -425,7 +452,7 @@ int dv_control_node_find(struct dv_control *c, struct dv_sv name_or_id, struct d
     const struct ctl_node *n = find(c, name_or_id);
     if (!n)
         return DV_NOT_FOUND;
-    describe(c, n, out);
+    describe_whole(c, n, out);
     return DV_OK;
 }
 

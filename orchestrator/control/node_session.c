@@ -106,8 +106,7 @@ static void take_node(struct ctl_node *n, const struct dv_node_report *rep)
     struct dv_control *c = n->c;
     struct dv_arena arena = DV_ARENA_INIT;
     struct dv_node_report copy, whole = *rep;
-    if (n->has_report && whole.images.n == 0) /* told only when they changed */
-        whole.images = n->report.images;
+    whole.images = (struct dv_strs){0}; /* the core knows them */
     if (dv_wire_copy(&dv_type_node_report, &whole, &arena, &copy)) {
         dv_arena_deinit(&arena);
         return;
@@ -149,6 +148,13 @@ static void take_report(struct ctl_node *n, struct dv_sv json)
 
 /* ---- the link ---- */
 
+/* NULL: none.  Short of memory nothing is said, which is for people only. */
+static void set_trouble(struct ctl_node *n, const char *why)
+{
+    dv_free(n->trouble);
+    n->trouble = dv_strdup(why);
+}
+
 static void on_event(void *ctx, const struct dv_link_event *ev)
 {
     struct ctl_node *n = ctx;
@@ -156,7 +162,7 @@ static void on_event(void *ctx, const struct dv_link_event *ev)
     if (ev->kind == DV_LINK_EV_OPEN) {
         n->is_open = true;
         n->backoff_ns = 0;
-        n->trouble[0] = '\0';
+        set_trouble(n, NULL);
         n->seen_wall_ms = ctl_wall(c);
         c->n.link_opened++;
         dv_log(DV_LOG_INFO, "node connected", DV_LS("node", n->rec.name), DV_LS("address", n->rec.address));
@@ -190,11 +196,12 @@ static void link_down(struct ctl_node *n)
 static void on_closed(void *ctx, int code, const struct dv_err *err)
 {
     struct ctl_node *n = ctx;
-    bool is_news = n->is_open || !n->trouble[0];
-    (void)dv_copy(n->trouble, sizeof(n->trouble), dv_err_msg(err, code));
+    bool is_news = n->is_open || !n->trouble;
+    set_trouble(n, dv_err_msg(err, code));
     if (is_news)
         dv_log(DV_LOG_WARN, n->is_open ? "node disconnected" : "node cannot be reached",
-               DV_LS("node", n->rec.name), DV_LS("address", n->rec.address), DV_LS("why", n->trouble));
+               DV_LS("node", n->rec.name), DV_LS("address", n->rec.address),
+               DV_LS("why", dv_err_msg(err, code)));
     link_down(n);
     retry_later(n);
 }
@@ -217,9 +224,9 @@ void ctl_session_start(struct ctl_node *n)
     struct dv_err err = DV_ERR_INIT;
     int rc = dv_linkio_connect(c->cfg.loop, n->rec.address, &cfg, &n->io, &err);
     if (rc) {
-        if (!n->trouble[0])
+        if (!n->trouble)
             dv_log(DV_LOG_WARN, "node cannot be reached", DV_LS("node", n->rec.name), DV_LE(&err));
-        (void)dv_copy(n->trouble, sizeof(n->trouble), dv_err_msg(&err, rc));
+        set_trouble(n, dv_err_msg(&err, rc));
         n->io = NULL;
         retry_later(n);
     }

@@ -133,11 +133,12 @@ int dv_link_room(struct dv_link *l, char **out_p, size_t *out_n)
 {
     if (dv_buf_len(&l->in) == 0 && l->in.cap > 4 * DV_LINK_IN_BYTES)
         dv_buf_reset(&l->in, 4 * DV_LINK_IN_BYTES); /* a large message has passed */
-    size_t missing = 0, want = 16 * 1024;
+    bool is_small = l->is_at_rest && l->n_streams == 0;
+    size_t missing = 0, want = is_small ? DV_LINK_REST_IN_BYTES : 16 * 1024;
     struct dv_lf_frame f;
     if (dv_lf_next(l, &f, &missing, NULL) == DV_AGAIN && missing > want)
         want = missing;
-    if (!l->in.cap)
+    if (!is_small && l->in.cap < DV_LINK_IN_BYTES && want < DV_LINK_IN_BYTES)
         want = DV_LINK_IN_BYTES;
     if (dv_buf_room(&l->in) < want)
         compact(&l->in);
@@ -146,6 +147,15 @@ int dv_link_room(struct dv_link *l, char **out_p, size_t *out_n)
     *out_p = dv_buf_end(&l->in);
     *out_n = dv_buf_room(&l->in);
     return DV_OK;
+}
+
+void dv_link_rest(struct dv_link *l)
+{
+    l->is_at_rest = true;
+    if (dv_buf_len(&l->in) == 0)
+        dv_buf_reset(&l->in, 0);
+    if (dv_buf_len(&l->out) == 0)
+        dv_buf_reset(&l->out, 0);
 }
 
 static int on_ping(struct dv_link *l, const struct dv_lf_frame *f, struct dv_err *err)

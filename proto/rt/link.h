@@ -113,6 +113,9 @@ struct dv_link_cfg {
 /* The client's HELLO is in dv_link_out at once.  DV_OK or DV_E_NOMEM. */
 int dv_link_new(const struct dv_link_cfg *cfg, struct dv_link **out);
 void dv_link_free(struct dv_link *l); /* NULL accepted; open streams just vanish */
+/* Nothing went on for a while: give back what both directions hold.  The next stream makes it busy again;
+ * until then what comes in is read in small pieces. */
+void dv_link_rest(struct dv_link *l);
 
 /* Bytes from the peer: read into dv_link_room's place (at least 16 KiB), then tell how many came.
  * DV_OK; DV_E_PROTO (err says what; write what is left in dv_link_out, then close the connection); DV_DENIED

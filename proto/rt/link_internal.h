@@ -14,6 +14,8 @@ enum {
     DV_LINK_CHUNK = 128,                /* streams allocated at a time */
     DV_LINK_OUT_MAX = 16 * 1024 * 1024, /* output no sane peer leaves unread */
     DV_LINK_IN_BYTES = 64 * 1024,
+    DV_LINK_REST_IN_BYTES =
+        1024, /* of a link at rest: a ping fits, a report grows it for as long as it is read */
     DV_LINK_MAX_METHOD = 32,
     DV_LINK_PROOF_BYTES = 32
 };
@@ -59,10 +61,10 @@ struct dv_link {
     struct dv_link_cfg cfg;
     enum dv_link_state state;
     struct dv_buf in, out;
-    uint64_t out_total; /* bytes ever put into out */
-    struct dv_link_stream *chunks[DV_LINK_MAX_STREAMS / DV_LINK_CHUNK];
-    uint32_t n_slots;   /* ever used; client */
-    uint32_t free_slot; /* slot + 1 of the first free one, 0 = none; client */
+    uint64_t out_total;             /* bytes ever put into out */
+    struct dv_link_stream **chunks; /* NULL before the first stream; one for every DV_LINK_CHUNK slots */
+    uint32_t n_slots;               /* ever used; client */
+    uint32_t free_slot;             /* slot + 1 of the first free one, 0 = none; client */
     size_t n_streams;
     struct dv_list blocked;
     uint8_t peer_nonce[DV_LINK_NONCE_BYTES];
@@ -70,7 +72,8 @@ struct dv_link {
     uint64_t node, incarnation;        /* of the server */
     bool has_sent_goaway, has_goaway;
     bool is_quiet; /* the ping behind our GOAWAY came back */
-    int failed;    /* sticky */
+    bool is_at_rest;
+    int failed; /* sticky */
 };
 
 /* ---- link_frame.c ---- */

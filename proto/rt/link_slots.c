@@ -7,17 +7,23 @@
 
 #include <assert.h>
 
-enum { SLOT_MASK = (1 << DV_LINK_SLOT_BITS) - 1, MAX_GEN = (1 << (32 - DV_LINK_SLOT_BITS)) - 1 };
+enum {
+    SLOT_MASK = (1 << DV_LINK_SLOT_BITS) - 1,
+    MAX_GEN = (1 << (32 - DV_LINK_SLOT_BITS)) - 1,
+    N_CHUNKS = DV_LINK_MAX_STREAMS / DV_LINK_CHUNK
+};
 static_assert(DV_LINK_MAX_STREAMS == 1 << DV_LINK_SLOT_BITS, "every slot has an id");
 
 static struct dv_link_stream *slot_at(const struct dv_link *l, uint32_t slot)
 {
-    struct dv_link_stream *chunk = l->chunks[slot / DV_LINK_CHUNK];
+    struct dv_link_stream *chunk = l->chunks ? l->chunks[slot / DV_LINK_CHUNK] : NULL;
     return chunk ? &chunk[slot % DV_LINK_CHUNK] : NULL;
 }
 
 static struct dv_link_stream *slot_make(struct dv_link *l, uint32_t slot)
 {
+    if (!l->chunks && !(l->chunks = dv_zalloc_n(N_CHUNKS, sizeof(*l->chunks))))
+        return NULL;
     struct dv_link_stream **chunk = &l->chunks[slot / DV_LINK_CHUNK];
     if (!*chunk)
         *chunk = dv_zalloc_n(DV_LINK_CHUNK, sizeof(struct dv_link_stream));
@@ -30,6 +36,7 @@ static void open_stream(struct dv_link *l, struct dv_link_stream *s, uint32_t id
         .id = id, .gen = s->gen, .send_credit = DV_LINK_WINDOW, .recv_credit = DV_LINK_WINDOW};
     dv_list_init(&s->blocked);
     l->n_streams++;
+    l->is_at_rest = false;
 }
 
 struct dv_link_stream *dv_link_find(const struct dv_link *l, uint32_t id)
@@ -84,13 +91,14 @@ void dv_link_slot_give(struct dv_link *l, struct dv_link_stream *s)
 
 void dv_link_slots_free(struct dv_link *l)
 {
-    for (size_t i = 0; i < DV_COUNT(l->chunks); i++)
+    for (size_t i = 0; l->chunks && i < N_CHUNKS; i++)
         dv_free(l->chunks[i]);
+    dv_free(l->chunks);
 }
 
 void dv_link_each_stream(struct dv_link *l, void (*fn)(void *ctx, uint32_t stream, void *user), void *ctx)
 {
-    for (size_t i = 0; i < DV_COUNT(l->chunks); i++)
+    for (size_t i = 0; l->chunks && i < N_CHUNKS; i++)
         for (size_t k = 0; l->chunks[i] && k < DV_LINK_CHUNK; k++)
             if (l->chunks[i][k].id)
                 fn(ctx, l->chunks[i][k].id, l->chunks[i][k].user);

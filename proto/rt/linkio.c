@@ -25,20 +25,25 @@
 #include <unistd.h>
 
 enum { MAX_READS = 4, KEEP_OUT_BYTES = 256 * 1024 };
+#define REST_NS DV_S
 
 struct dv_linkio {
     struct dv_loop *loop; /* NULL while detached */
     struct dv_io io;
     struct dv_timer timer;
     struct dv_defer defer;
-    struct dv_linkio_cfg cfg;
+    void *ctx; /* of the callbacks; the rest of what the link was made with is its own */
+    void (*on_open)(void *ctx, struct dv_linkio *io);
+    void (*on_closed)(void *ctx, int code, const struct dv_err *err);
+    uint64_t ping_ns, dead_ns;
     struct dv_link *link;
     int fd;
     int connect_errno; /* connecting failed at once; told from the loop */
     uint64_t asked_ns; /* first ping, or first look, in this silence; 0: none */
     uint64_t heard_ns; /* when bytes last came */
+    uint64_t used_ns;  /* when a stream was last seen on it */
     int depth;
-    bool is_connecting, is_freed;
+    bool is_server, is_connecting, is_freed;
     bool is_leaving, is_shut; /* shut: our direction is closed */
     bool *out_detached;       /* set while on_open runs: a detached link may already live on another thread */
 };
@@ -66,7 +71,6 @@ static void destroy(struct dv_linkio *io)
     if (io->fd >= 0)
         (void)close(io->fd);
     dv_link_free(io->link);
-    explicit_bzero(&io->cfg.link, sizeof(io->cfg.link));
     dv_free(io);
 }
 
@@ -83,7 +87,7 @@ static bool leave(struct dv_linkio *io)
 static void fail(struct dv_linkio *io, int code, const struct dv_err *err)
 {
     struct dv_buf *out = dv_link_out(io->link);
-    bool may_be_reject = io->cfg.link.role == DV_LINK_SERVER; /* it should arrive, if it can */
+    bool may_be_reject = io->is_server; /* it should arrive, if it can */
     if (may_be_reject && io->fd >= 0 && dv_buf_len(out))
         (void)!send(io->fd, dv_buf_ptr(out), dv_buf_len(out), MSG_NOSIGNAL | MSG_DONTWAIT);
     unwatch(io);
@@ -91,7 +95,7 @@ static void fail(struct dv_linkio *io, int code, const struct dv_err *err)
         (void)close(io->fd);
     io->fd = -1;
     io->depth++;
-    io->cfg.on_closed(io->cfg.link.ctx, code, err);
+    io->on_closed(io->ctx, code, err);
     (void)leave(io);
 }
 
@@ -144,7 +148,7 @@ static bool flush(struct dv_linkio *io)
         }
         dv_buf_consume(out, (size_t)n);
         if (!dv_buf_len(out))
-            dv_buf_reset(out, KEEP_OUT_BYTES);
+            dv_buf_reset(out, dv_loop_now(io->loop) - io->used_ns < REST_NS ? KEEP_OUT_BYTES : 0);
         io->depth++;
         dv_link_flushed(io->link);
         if (leave(io))
@@ -193,7 +197,7 @@ static bool tell_open(struct dv_linkio *io)
     dv_linkio_kick(io);
     io->out_detached = &is_detached;
     io->depth++;
-    io->cfg.on_open(io->cfg.link.ctx, io);
+    io->on_open(io->ctx, io);
     if (is_detached)
         return false;
     io->out_detached = NULL;
@@ -217,14 +221,26 @@ static bool take(struct dv_linkio *io, size_t n)
         }
         if (was_open || !dv_link_is_open(io->link))
             return true;
-        if (io->cfg.on_open && !tell_open(io))
+        if (io->on_open && !tell_open(io))
             return false;
         n = 0;
     }
 }
 
+/* A busy link keeps its buffers, since the next request is near.  One without streams for a second, as
+ * control links are and most data links of a large cluster, keeps none. */
+static void rest(struct dv_linkio *io)
+{
+    uint64_t now = dv_loop_now(io->loop);
+    if (dv_link_n_streams(io->link))
+        io->used_ns = now;
+    else if (now - io->used_ns >= REST_NS)
+        dv_link_rest(io->link);
+}
+
 static void read_some(struct dv_linkio *io)
 {
+    rest(io);
     for (int i = 0; i < MAX_READS; i++) {
         char *p;
         size_t room;
@@ -249,6 +265,7 @@ static void read_some(struct dv_linkio *io)
         if ((size_t)n < room)
             break;
     }
+    rest(io);
     dv_linkio_kick(io);
 }
 
@@ -289,30 +306,28 @@ static void on_timer(struct dv_timer *t)
     struct dv_linkio *io = DV_CONTAINER_OF(t, struct dv_linkio, timer);
     uint64_t now = dv_loop_now(io->loop), silent = now > io->heard_ns ? now - io->heard_ns : 0;
     struct dv_err err = DV_ERR_INIT;
-    if (io->asked_ns && now - io->asked_ns + io->cfg.ping_ns >= io->cfg.dead_ns) {
+    if (io->asked_ns && now - io->asked_ns + io->ping_ns >= io->dead_ns) {
         (void)dv_err_set(&err, DV_DEADLINE, "the peer has been silent for %llu ms",
                          (unsigned long long)(silent / DV_MS));
         fail(io, DV_DEADLINE, &err);
         return;
     }
-    if (silent >= io->cfg.ping_ns) {
+    if (silent >= io->ping_ns) {
         if (!io->asked_ns)
             io->asked_ns = now;
         if (!io->is_shut &&
             dv_link_ping(io->link, now) == DV_OK) /* during the handshake there is nobody to ask yet */
             dv_linkio_kick(io);
     }
-    (void)dv_timer_set(io->loop, t, now + io->cfg.ping_ns); /* it has just left the heap: there is room */
+    (void)dv_timer_set(io->loop, t, now + io->ping_ns); /* it has just left the heap: there is room */
 }
 
 /* ---- life ---- */
 
-static void set_defaults(struct dv_linkio_cfg *cfg)
+static void take_times(struct dv_linkio *io, const struct dv_linkio_cfg *cfg)
 {
-    if (!cfg->ping_ns)
-        cfg->ping_ns = DV_S;
-    if (!cfg->dead_ns)
-        cfg->dead_ns = 5 * DV_S;
+    io->ping_ns = cfg->ping_ns ? cfg->ping_ns : DV_S;
+    io->dead_ns = cfg->dead_ns ? cfg->dead_ns : 5 * DV_S;
 }
 
 /* Takes fd (-1: connecting failed at once). */
@@ -324,17 +339,23 @@ static int create(const struct dv_linkio_cfg *cfg, int fd, struct dv_linkio **ou
             (void)close(fd);
         return dv_err_set(err, DV_E_NOMEM, "link");
     }
-    *io = (struct dv_linkio){.cfg = *cfg, .fd = fd};
+    *io = (struct dv_linkio){.ctx = cfg->link.ctx,
+                             .on_open = cfg->on_open,
+                             .on_closed = cfg->on_closed,
+                             .is_server = cfg->link.role == DV_LINK_SERVER,
+                             .fd = fd};
     io->io = (struct dv_io){.fd = -1, .fn = on_io};
     io->timer.fn = on_timer;
     io->defer.fn = on_defer;
     dv_list_init(&io->defer.node);
-    set_defaults(&io->cfg);
+    take_times(io, cfg);
+    struct dv_link_cfg link = cfg->link;
     int rc = DV_OK;
-    if (getrandom(io->cfg.link.nonce, sizeof(io->cfg.link.nonce), 0) != sizeof(io->cfg.link.nonce))
+    if (getrandom(link.nonce, sizeof(link.nonce), 0) != sizeof(link.nonce))
         rc = dv_err_sys(err, DV_E_IO, errno, "random bytes");
-    if (!rc && dv_link_new(&io->cfg.link, &io->link))
+    if (!rc && dv_link_new(&link, &io->link))
         rc = dv_err_set(err, DV_E_NOMEM, "link");
+    explicit_bzero(&link, sizeof(link));
     if (rc) {
         destroy(io);
         return rc;
@@ -354,7 +375,7 @@ static int watch(struct dv_linkio *io, struct dv_loop *loop, uint32_t events, st
         dv_clock_now_ns(dv_loop_clock(loop)); /* not the turn's: the loop may not have started yet */
     io->asked_ns = 0;
     io->loop = loop;
-    if (dv_timer_set(loop, &io->timer, io->heard_ns + io->cfg.ping_ns)) {
+    if (dv_timer_set(loop, &io->timer, io->heard_ns + io->ping_ns)) {
         unwatch(io);
         return dv_err_set(err, DV_E_NOMEM, "link timer");
     }
@@ -455,13 +476,10 @@ int dv_linkio_attach(struct dv_linkio *io, struct dv_loop *loop, const struct dv
                      struct dv_err *err)
 {
     assert(!io->loop && io->fd >= 0);
-    io->cfg.on_open = NULL;
-    io->cfg.on_closed = cfg->on_closed;
-    io->cfg.link.on_event = cfg->link.on_event;
-    io->cfg.link.ctx = cfg->link.ctx;
-    io->cfg.ping_ns = cfg->ping_ns;
-    io->cfg.dead_ns = cfg->dead_ns;
-    set_defaults(&io->cfg);
+    io->on_open = NULL;
+    io->on_closed = cfg->on_closed;
+    io->ctx = cfg->link.ctx;
+    take_times(io, cfg);
     int rc = watch(io, loop, EPOLLIN, err);
     if (rc)
         return rc;

@@ -84,6 +84,55 @@ static void a_function_at_rest_costs_less_than_two_kilobytes(void **state)
     assert_in_range(each, 200, FUNCTION_BYTES);
 }
 
+/* The agents stand in this very process, so their ends of the three links (control, and data for each of two
+ * loops) are counted too; a link's two ends are alike. */
+static void a_connected_node_at_rest_costs_less_than_four_kilobytes(void **state)
+{
+    (void)state;
+    enum { IMAGES = 24, AGENTS_ENDS = 3 * 528 };
+    if (!is_countable())
+        skip();
+    static struct agent agents[NODES];
+    char names[IMAGES][64], *images[IMAGES];
+    for (int k = 0; k < IMAGES; k++) {
+        (void)snprintf(names[k], sizeof(names[k]), "registry.example.com/team/image-%d:2024-11-03", k);
+        images[k] = names[k];
+    }
+    for (int i = 0; i < NODES; i++) {
+        agents[i] = (struct agent){.loop = rig.loop};
+        (void)snprintf(agents[i].name, sizeof(agents[i].name), "worker-%d.rack-7", i);
+        agent_up(&agents[i]);
+    }
+    turn_for(50);
+    size_t before = heap();
+    for (int i = 0; i < NODES; i++)
+        assert_int_equal(join(&agents[i]), DV_OK);
+    for (int i = 0; i < NODES; i++) {
+        WAIT_FOR(node_state(agents[i].name) == DV_NODE_READY);
+        struct dv_node_report n = {.node = agents[i].id,
+                                   .engine_ok = true,
+                                   .version = (char *)"0.1.0",
+                                   .engine_version = (char *)"20.10.24",
+                                   .arch = (char *)"amd64",
+                                   .os = (char *)"linux",
+                                   .cpus = 2,
+                                   .memory_bytes = 1 << 30,
+                                   .replicas_max = HELD_MAX,
+                                   .images = {images, IMAGES}};
+        send_report(&agents[i], &(struct dv_report){.type = (char *)"node", .node = &n});
+    }
+    turn_for(2500); /* a second without a stream, and a ping that finds it so */
+    size_t each = (heap() - before) / NODES;
+    struct dv_node_status s;
+    assert_int_equal(dv_control_node_find(rig.control, DV_SV("worker-7.rack-7"), &s), DV_OK);
+    assert_int_equal(s.n_images, IMAGES);
+    assert_string_equal(s.images[0], "registry.example.com/team/image-0:2024-11-03");
+    print_message("%zu bytes a node with both ends of its links\n", each);
+    assert_in_range(each, 500, NODE_BYTES + AGENTS_ENDS);
+    for (int i = 0; i < NODES; i++)
+        agent_down(&agents[i]);
+}
+
 static void set_replicas(size_t n_fns, size_t n)
 {
     struct dv_route_replica r[] = {{.id = 1, .node = 9, .concurrency = 1},
@@ -128,6 +177,8 @@ int main(void)
 {
     dv_log_setup(DV_LOG_ERROR, DV_LOG_LOGFMT, 2);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_connected_node_at_rest_costs_less_than_four_kilobytes, two_loops,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(a_function_at_rest_costs_less_than_two_kilobytes, two_loops,
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_the_gateway_takes_for_a_function_in_use_is_given_back, two_loops,
