@@ -203,8 +203,15 @@ static void stop_container(struct sb_replica *r)
     sb_sleep_end(r);
     dv_carry_replica_drain(r->sb->cfg.carry, r->id); /* nothing new, whatever the reason */
     sb_replica_move(r, PH_STOP);
+    sb_file_stopping(r);
     r->calls++;
     sb_ops(r->sb)->stop(r->sb->cfg.engine, r->container, grace, on_stopped, r);
+}
+
+void sb_replica_stop_again(struct sb_replica *r)
+{
+    r->reason = DV_REASON_STOPPED;
+    stop_container(r);
 }
 
 static void on_drain_timer(struct dv_timer *t)

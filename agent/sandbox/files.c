@@ -82,9 +82,24 @@ static void secrets_drop(struct sb_replica *r)
     (void)rmdir(dir); /* not empty only when the line above was logged */
 }
 
+void sb_file_stopping(const struct sb_replica *r)
+{
+    char path[4096];
+    if (!replica_path(r, ".stop", path, sizeof(path)) && sb_file_put(path, dv_sv("", 0), 0600, NULL))
+        dv_log(DV_LOG_WARN, "cannot note that a replica is being stopped", DV_LS("path", path));
+}
+
+bool sb_file_was_stopping(const struct sb_replica *r)
+{
+    char path[4096];
+    return !replica_path(r, ".stop", path, sizeof(path)) && access(path, F_OK) == 0;
+}
+
 void sb_file_drop(struct sb_replica *r)
 {
     char path[4096];
+    if (!replica_path(r, ".stop", path, sizeof(path)))
+        (void)unlink(path); /* most have none */
     if (!replica_path(r, ".json", path, sizeof(path)) && unlink(path) < 0 && errno != ENOENT)
         dv_log(DV_LOG_WARN, "cannot remove a replica's file", DV_LS("path", path), DV_LI("errno", errno));
     secrets_drop(r);
@@ -123,7 +138,7 @@ int sb_files_load(struct dv_sandbox *s, void (*each)(struct dv_sandbox *s, const
         char path[4400];
         struct dv_err why = DV_ERR_INIT;
         (void)snprintf(path, sizeof(path), "%s/%s", s->replicas_dir, e->d_name);
-        if (e->d_name[0] == '.')
+        if (e->d_name[0] == '.' || dv_sv_ends(dv_sv_c(e->d_name), DV_SV(".stop")))
             continue;
         bool is_whole = dv_sv_ends(dv_sv_c(e->d_name), DV_SV(".json"));
         if (is_whole && load_one(s, path, each, &why) == DV_OK)

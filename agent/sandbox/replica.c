@@ -411,7 +411,7 @@ void sb_replica_adopt(struct sb_replica *r, const char *container)
     r->start_ns = sb_now(r->sb);
     r->sb->counts.adopted++;
     if (r->want_stop)
-        sb_replica_stop(r, r->grace_ms, r->stop_now);
+        sb_replica_stop_again(r);
     else
         inspect(r);
 }

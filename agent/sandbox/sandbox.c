@@ -318,8 +318,11 @@ static void on_tick(struct dv_timer *t)
 static void remember(struct dv_sandbox *s, const struct dv_cmd_start *cmd)
 {
     struct sb_replica *r = sb_find(s, cmd->id) ? NULL : sb_replica_new(s, cmd);
-    if (r)
-        r->was_adopted = true;
+    if (!r)
+        return;
+    r->was_adopted = true;
+    r->want_stop = sb_file_was_stopping(r);
+    r->grace_ms = -1;
 }
 
 static void abandon(struct dv_sandbox *s)

@@ -206,6 +206,7 @@ void sb_replica_fail_engine(struct sb_replica *r, enum dv_reason reason, int cod
 void sb_replica_exited(struct sb_replica *r, int64_t exit_code, bool oom);
 void sb_replica_stop(struct sb_replica *r, int64_t grace_ms, bool now);
 void sb_replica_drained(struct sb_replica *r);
+void sb_replica_stop_again(struct sb_replica *r); /* found, and the process before had begun to stop it */
 void sb_replica_resume_ending(
     struct sb_replica *r);                    /* the engine is back: say again what it may not have heard */
 void sb_replica_forget(struct sb_replica *r); /* PH_GONE and away */
@@ -264,6 +265,10 @@ void sb_reclaim_consider(struct dv_sandbox *s); /* every second, and after each 
 /* The whole file, not synced.  DV_OK; DV_E_IO. */
 int sb_file_put(const char *path, struct dv_sv bytes, mode_t mode, struct dv_err *err);
 int sb_file_save(struct sb_replica *r, struct dv_err *err);
+/* The engine is about to be told to stop it: should this process end before that has happened, the next one
+ * must not take it for a replica that may be given requests. */
+void sb_file_stopping(const struct sb_replica *r);
+bool sb_file_was_stopping(const struct sb_replica *r);
 void sb_file_drop(struct sb_replica *r);
 int sb_files_load(struct dv_sandbox *s, void (*each)(struct dv_sandbox *s, const struct dv_cmd_start *cmd),
                   struct dv_err *err);

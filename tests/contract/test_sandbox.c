@@ -381,6 +381,43 @@ static void a_restarted_agent_takes_its_replicas_over_and_removes_what_is_nobody
     SW_UNTIL(sw_get(1)->n_gone == 1);
 }
 
+/* Its container has been sent SIGTERM, or will be: requests would be cut off there. */
+static void a_replica_that_was_being_stopped_is_not_taken_over(void **state)
+{
+    (void)state;
+    char mark[256];
+    (void)snprintf(mark, sizeof(mark), "%s/replicas/0000000000000001.stop", sw.dir);
+    sw_start(1, 7, fn(""));
+    wait_warm(1);
+    agent_dies();
+    assert_int_not_equal(access(mark, F_OK), 0);
+    assert_int_equal(dv_file_write(mark, DV_SV(""), 0600, NULL), DV_OK);
+    memset(sw.seen, 0, sizeof(sw.seen));
+    sw.n_seen = 0;
+    sw_open_sandbox();
+    assert_int_equal(dv_engine_fake_count(g_fake, "running"), 1);
+    uint64_t inside, served;
+    for (int i = 0; i < 5000 && dv_engine_fake_count(g_fake, NULL); i++) {
+        sw_turn();
+        assert_int_equal(dv_carry_load(sw.carry, 1, &inside, &served), DV_NOT_FOUND);
+    }
+    assert_int_equal(dv_engine_fake_count(g_fake, NULL), 0);
+    SW_UNTIL(access(mark, F_OK) != 0);
+}
+
+static void a_stop_is_noted_before_the_engine_hears_of_it(void **state)
+{
+    (void)state;
+    char mark[256];
+    (void)snprintf(mark, sizeof(mark), "%s/replicas/0000000000000001.stop", sw.dir);
+    sw_start(1, 7, fn(""));
+    wait_warm(1);
+    sw_stop(1, true); /* in this very call */
+    assert_int_equal(access(mark, F_OK), 0);
+    SW_UNTIL(sw_get(1)->n_gone == 1);
+    assert_int_not_equal(access(mark, F_OK), 0);
+}
+
 static void a_replica_that_died_with_the_agent_away_is_reported(void **state)
 {
     (void)state;
@@ -548,6 +585,8 @@ int main(void)
         T(a_stop_the_engine_did_not_hear_is_said_again),
         T(a_process_that_died_while_the_engine_was_unheard_is_noticed),
         T(a_restarted_agent_takes_its_replicas_over_and_removes_what_is_nobodys),
+        T(a_replica_that_was_being_stopped_is_not_taken_over),
+        T(a_stop_is_noted_before_the_engine_hears_of_it),
         T(a_replica_that_died_with_the_agent_away_is_reported),
         T(a_container_that_somebody_removed_is_missed),
         T(stdio_functions_run_under_davit_init),
