@@ -107,7 +107,7 @@ static struct dv_scrape *start(const char *path, const char *q, int64_t timeout_
 
 static int reading(const char *path, const char *q)
 {
-    (void)start(path, q, 3000, false);
+    (void)start(path, q, 30000, false);
     while (!w.n_done)
         assert_int_equal(dv_loop_turn(w.loop, 1000), 0);
     assert_int_equal(w.n_done, 1);
@@ -176,6 +176,25 @@ static void what_was_called_off_tells_nothing(void **state)
     dv_scrape_cancel(NULL);
 }
 
+static void without_memory_nothing_is_begun(void **state)
+{
+    (void)state;
+    struct dv_metric m = {.name = (char *)"depth", .interval_ms = 1000};
+    struct dv_kv label = {(char *)"q", (char *)"a"};
+    m.labels = (struct dv_kvs){&label, 1};
+    int rc = DV_E_NOMEM;
+    for (uint64_t n = 1; rc == DV_E_NOMEM; n++) {
+        struct dv_scrape *s = NULL;
+        dv_alloc_fail_at(n);
+        rc = dv_scrape_start(w.c, "http://127.0.0.1:1/m", &m, false, done, &w, &s, NULL);
+        dv_alloc_fail_at(0);
+        dv_scrape_cancel(s);
+        assert_true(n < 1000);
+    }
+    assert_int_equal(rc, DV_OK);
+    assert_int_equal(w.n_done, 0);
+}
+
 int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
@@ -185,6 +204,7 @@ int main(void)
         TEST(redirects_are_not_followed),
         TEST(what_hangs_ends_at_its_time),
         TEST(what_was_called_off_tells_nothing),
+        TEST(without_memory_nothing_is_begun),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
