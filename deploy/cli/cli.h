@@ -233,8 +233,8 @@ int cli_cmd_ns_remove(struct cli *c, void *args, const struct cli_list *words);
 struct cli_deploy_args {
     const char *image, *face, *health, *pull, *user, *auth;
     struct cli_list env, labels, annotations, secrets, constraints, entrypoint;
-    int64_t memory, cpu, min, max, concurrency, target, rps, idle, freeze, queue, timeout, grace, port,
-        start_timeout;
+    int64_t memory, cpu, min, max, concurrency, target, rps, idle, freeze, primed, queue, timeout, grace,
+        port, start_timeout;
     bool stdio, wait, dry_run, writable, create_only, cpu_always;
 };
 struct cli_apply_args {

@@ -74,6 +74,7 @@ static void put_scale(cJSON *spec, const struct cli_deploy_args *a)
     put_int(scale, "concurrency", a->concurrency);
     put_int(scale, "target", a->target);
     put_int(scale, "rps", a->rps);
+    put_int(scale, "primed", a->primed);
     put_int(scale, "queue_max", a->queue);
     put_quantity(scale, "idle", a->idle, dv_format_duration);
     put_quantity(scale, "freeze", a->freeze, dv_format_duration);
