@@ -13,6 +13,8 @@ struct shared_fn {
     struct dv_live_fn *live;
     struct dv_live_replica **replicas; /* in the set, and those leaving while requests are still inside */
     size_t n_replicas;
+    size_t
+        cursor; /* where the next look-up begins: callers go through replicas in the order they gave them */
 };
 
 /* ---- face ---- */
@@ -384,19 +386,28 @@ void dv_gateway_fn_remove(struct dv_gateway *g, uint64_t uid)
     shared_free(s);
 }
 
-static struct dv_live_replica *replica_find(const struct shared_fn *s, uint64_t id)
+static struct dv_live_replica *replica_find(struct shared_fn *s, uint64_t id)
 {
-    for (size_t i = 0; i < s->n_replicas; i++)
-        if (s->replicas[i]->id == id)
-            return s->replicas[i];
+    for (size_t k = 0, i = s->cursor; k < s->n_replicas; k++, i++) {
+        i = i < s->n_replicas ? i : 0;
+        if (s->replicas[i]->id != id)
+            continue;
+        s->cursor = i + 1;
+        return s->replicas[i];
+    }
     return NULL;
 }
 
-static bool in_set(const struct dv_route_replica *r, size_t n, uint64_t id)
+/* *cursor: as above, of the set. */
+static bool in_set(const struct dv_route_replica *r, size_t n, uint64_t id, size_t *cursor)
 {
-    for (size_t i = 0; i < n; i++)
-        if (r[i].id == id)
-            return true;
+    for (size_t k = 0, i = *cursor; k < n; k++, i++) {
+        i = i < n ? i : 0;
+        if (r[i].id != id)
+            continue;
+        *cursor = i + 1;
+        return true;
+    }
     return false;
 }
 
@@ -420,9 +431,9 @@ static int replicas_merge(struct shared_fn *s, const struct dv_route_replica *r,
             return DV_E_NOMEM;
         }
     }
-    for (size_t i = 0; i < s->n_replicas; i++) {
+    for (size_t i = 0, cursor = 0; i < s->n_replicas; i++) {
         struct dv_live_replica *old = s->replicas[i];
-        if (!in_set(r, n, old->id) && atomic_load(&old->in_flight))
+        if (!in_set(r, n, old->id, &cursor) && atomic_load(&old->in_flight))
             v[k++] = dv_live_replica_ref(old);
         dv_live_replica_unref(old);
     }
