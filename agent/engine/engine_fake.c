@@ -102,6 +102,14 @@ size_t dv_engine_fake_count(const struct dv_engine_fake *f, const char *state)
     return n;
 }
 
+size_t dv_engine_fake_labelled(const struct dv_engine_fake *f, const char *label)
+{
+    size_t n = 0;
+    DV_LIST_FOR_EACH (it, &f->containers)
+        n += dv_fake_has_label(DV_LIST_ENTRY(it, struct container, node), label);
+    return n;
+}
+
 const struct dv_engine_create *dv_engine_fake_spec(const struct dv_engine_fake *f, const char *id)
 {
     const struct container *c = dv_fake_find(f, id);

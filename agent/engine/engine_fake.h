@@ -61,7 +61,8 @@ void dv_engine_fake_exit(struct dv_engine_fake *f, const char *id, int64_t exit_
 void dv_engine_fake_end_all(struct dv_engine_fake *f); /* as when the machine was started anew */
 void dv_engine_fake_log(struct dv_engine_fake *f, const char *id, bool is_stderr, const char *text);
 
-size_t dv_engine_fake_count(const struct dv_engine_fake *f, const char *state); /* NULL: all */
+size_t dv_engine_fake_count(const struct dv_engine_fake *f, const char *state);    /* NULL: all */
+size_t dv_engine_fake_labelled(const struct dv_engine_fake *f, const char *label); /* "key" or "key=value" */
 const struct dv_engine_create *dv_engine_fake_spec(const struct dv_engine_fake *f,
                                                    const char *id); /* NULL: absent */
 uint64_t dv_engine_fake_calls(const struct dv_engine_fake *f, enum dv_engine_fake_op op);

@@ -17,6 +17,8 @@ static struct {
     bool was_told;
 } w;
 
+static int64_t g_networks; /* kept ready in this run */
+
 static void on_change(void *ctx)
 {
     (void)ctx;
@@ -142,6 +144,7 @@ static void open_world(void)
                                  .init_path = "/x",
                                  .network = "davit",
                                  .replicas_max = 10,
+                                 .ready_networks = g_networks,
                                  .on_change = on_change,
                                  .on_logs = on_logs};
     assert_int_equal(dv_sandbox_new(&cfg, &sw.sb, NULL), DV_OK);
@@ -170,7 +173,9 @@ static bool reached(bool up)
 {
     if (up)
         return w.was_told && (w.told == DV_REPLICA_WARM || w.told == DV_REPLICA_FAILED);
-    return dv_sandbox_n_replicas(sw.sb) == 0 && dv_engine_fake_count(w.fake, NULL) == 0;
+    size_t n = dv_engine_fake_labelled(w.fake, "dev.davit.holder");
+    return dv_sandbox_n_replicas(sw.sb) == 0 && dv_engine_fake_count(w.fake, NULL) == n &&
+           (int64_t)n <= g_networks + 1; /* and the one that came back */
 }
 
 /* Asks again every 20 ms. */
@@ -206,9 +211,8 @@ static void drive(bool up, uint64_t n)
     }
 }
 
-static void every_allocation_of_start_ready_and_stop_may_fail(void **state)
+static void every_allocation_may_fail(void)
 {
-    (void)state;
     static const char *const phases[] = {"start", "stop"};
     int n_warm = 0;
     for (size_t phase = 0; phase < DV_COUNT(phases); phase++) {
@@ -236,11 +240,26 @@ static void every_allocation_of_start_ready_and_stop_may_fail(void **state)
     assert_true(n_warm > 50); /* a failed allocation is no failed replica, as a rule */
 }
 
+static void every_allocation_of_start_ready_and_stop_may_fail(void **state)
+{
+    (void)state;
+    g_networks = 0;
+    every_allocation_may_fail();
+}
+
+static void every_allocation_may_fail_where_networks_are_ready(void **state)
+{
+    (void)state;
+    g_networks = 1;
+    every_allocation_may_fail();
+}
+
 int main(void)
 {
     dv_alloc_fail_at(0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_allocation_of_start_ready_and_stop_may_fail),
+        cmocka_unit_test(every_allocation_may_fail_where_networks_are_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
