@@ -279,10 +279,17 @@ static bool make(struct dv_sandbox *s)
     return true;
 }
 
+/* A refill beside a start takes the processor that the start needs: as long as half of them are there it
+ * waits for the start's end. */
+static bool can_wait(const struct dv_sandbox *s)
+{
+    return s->n_creating && (int64_t)s->nets.n[HO_READY] * 2 >= s->cfg.ready_networks;
+}
+
 void sb_nets_refill(struct dv_sandbox *s)
 {
     const struct sb_nets *nets = &s->nets;
-    while (!nets->is_importing && sb_now(s) >= nets->retry_ns && sb_refill_may(s) &&
+    while (!can_wait(s) && !nets->is_importing && sb_now(s) >= nets->retry_ns && sb_refill_may(s) &&
            (int64_t)(nets->n[HO_CREATE] + nets->n[HO_START] + nets->n[HO_INSPECT] + nets->n[HO_FOUND] +
                      nets->n[HO_READY]) < s->cfg.ready_networks)
         if (!make(s))
