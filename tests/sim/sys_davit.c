@@ -18,8 +18,12 @@ struct davit {
     uint64_t tick_at_ns, ticked_ns; /* tick_at_ns 0: none pending */
 };
 
-struct message {
+struct address { /* of a node, over one life of its link */
     uint64_t node, epoch;
+};
+
+struct message {
+    struct address of;
     struct sim_fn *fn;
     uint64_t generation;
     size_t n;
@@ -52,17 +56,17 @@ static struct message *message_new(struct sim_node *n, size_t n_reports)
     struct message *m = dv_zalloc(sizeof(*m) + n_reports * sizeof(m->reports[0]));
     if (!m)
         abort();
-    m->node = n->id;
-    m->epoch = n->epoch;
+    m->of.node = n->id;
+    m->of.epoch = n->epoch;
     m->n = n_reports;
     return m;
 }
 
 /* The node it was for, or from, over a link that held; NULL: lost on the way. */
-static struct sim_node *delivered(struct sim *s, const struct message *m)
+static struct sim_node *delivered(struct sim *s, const struct address *a)
 {
-    struct sim_node *n = node_by_id(s, m->node);
-    return n->link_up && n->epoch == m->epoch ? n : NULL;
+    struct sim_node *n = node_by_id(s, a->node);
+    return n->link_up && n->epoch == a->epoch ? n : NULL;
 }
 
 /* ---- time ---- */
@@ -155,7 +159,7 @@ static void waits(struct sim *s, struct sim_fn *f)
 static void on_start(struct sim *s, struct sim_event *e)
 {
     struct message *m = e->ptr;
-    struct sim_node *n = delivered(s, m);
+    struct sim_node *n = delivered(s, &m->of);
     if (n)
         sim_agent_start(s, n, m->fn, e->a, m->generation);
     dv_free(m);
@@ -164,7 +168,7 @@ static void on_start(struct sim *s, struct sim_event *e)
 static void on_stop(struct sim *s, struct sim_event *e)
 {
     struct message *m = e->ptr;
-    struct sim_node *n = delivered(s, m);
+    struct sim_node *n = delivered(s, &m->of);
     struct sim_replica *r = n ? sim_replica_find(s, e->a) : NULL;
     if (r && r->node == n)
         sim_agent_stop(s, r);
@@ -174,7 +178,7 @@ static void on_stop(struct sim *s, struct sim_event *e)
 static void on_sync(struct sim *s, struct sim_event *e)
 {
     struct message *m = e->ptr;
-    struct sim_node *n = delivered(s, m);
+    struct sim_node *n = delivered(s, &m->of);
     struct dv_map listed;
     dv_map_init(&listed, 1);
     for (size_t i = 0; n && i < m->n; i++)
@@ -223,14 +227,14 @@ static void send_command(struct sim *s, const struct dv_action *a)
 }
 
 struct pools_message {
-    struct message head;
+    struct address of;
     int64_t wanted[SIM_IMAGES_MAX];
 };
 
 static void on_pools(struct sim *s, struct sim_event *e)
 {
     struct pools_message *m = e->ptr;
-    struct sim_node *n = delivered(s, &m->head);
+    struct sim_node *n = delivered(s, &m->of);
     for (size_t i = 0; n && i < SIM_IMAGES_MAX; i++)
         n->pools[i].wanted = m->wanted[i];
     if (n)
@@ -254,8 +258,8 @@ static void send_pools(struct sim *s, const struct dv_action *a)
     struct dv_pool pools[SIM_IMAGES_MAX];
     if (!m)
         abort();
-    m->head.node = n->id;
-    m->head.epoch = n->epoch;
+    m->of.node = n->id;
+    m->of.epoch = n->epoch;
     size_t count = dv_cluster_pools(davit_of(s)->c, a->node, pools, DV_COUNT(pools));
     for (size_t i = 0; i < count; i++)
         m->wanted[image_no(pools[i].image)] += pools[i].n;
@@ -348,7 +352,7 @@ static void tell_frozen(struct sim *s, uint64_t replica)
 static void on_reports(struct sim *s, struct sim_event *e)
 {
     struct message *m = e->ptr;
-    struct sim_node *n = delivered(s, m);
+    struct sim_node *n = delivered(s, &m->of);
     if (n) {
         if (dv_cluster_reports(davit_of(s)->c, n->id, m->reports, m->n, m->is_full, s->now))
             abort();
@@ -411,7 +415,7 @@ static size_t ready_pools(const struct sim_node *n, char names[][16], struct dv_
 static void on_node_report(struct sim *s, struct sim_event *e)
 {
     struct message *m = e->ptr;
-    struct sim_node *n = delivered(s, m);
+    struct sim_node *n = delivered(s, &m->of);
     char names[SIM_IMAGES_MAX][16];
     struct dv_pool pools[SIM_IMAGES_MAX];
     if (n) {
