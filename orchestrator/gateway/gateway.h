@@ -23,7 +23,7 @@ struct dv_gateway_cfg {
         *internal_path; /* unix socket, 0600: the same ingress for our own async workers (trusted: no auth) */
     const char *api_path; /* unix socket of the API: every path that is not a function goes there */
     int n_loops;
-    uint64_t busy_poll_ns; /* dv_loop_busy_poll of the loops; 0: off */
+    uint64_t busy_poll_ns;       /* dv_loop_busy_poll of the loops; 0: off */
     const char *user, *password; /* basic auth (user) or bearer: for functions whose auth is "required" */
     size_t max_connections;      /* per loop; default 65536 */
     uint64_t head_timeout_ms;    /* for a request head to arrive; default 10000 */

@@ -41,7 +41,7 @@ void dv_loop_free(struct dv_loop *l); /* NULL accepted; watchers and timers must
 int dv_loop_run(struct dv_loop *l);
 /* One turn that waits at most max_wait_ms (-1: until something happens).  For tests and embedders. */
 int dv_loop_turn(struct dv_loop *l, int max_wait_ms);
-void dv_loop_stop(struct dv_loop *l);          /* any thread */
+void dv_loop_stop(struct dv_loop *l); /* any thread */
 /* Where short waits have become the rule, look again for so long before sleeping (busy_poll.h); 0, as in the
  * beginning: never.  Before the loop runs. */
 void dv_loop_busy_poll(struct dv_loop *l, uint64_t window_ns);
