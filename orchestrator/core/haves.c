@@ -119,7 +119,7 @@ static int list_add(struct dv_haves *h, uint32_t node, struct dv_have_list *list
 
 static int reserve(struct dv_have_list *list, size_t more)
 {
-    struct dv_have **v = dv_realloc(list->v, (list->n + more) * sizeof(*v));
+    struct dv_have **v = dv_realloc(list->v, (list->n + more) * sizeof(struct dv_have *));
     if (!v)
         return DV_E_NOMEM;
     list->v = v;
@@ -142,7 +142,7 @@ static void shrink(struct dv_have_list *list)
         list->v = NULL;
         return;
     }
-    struct dv_have **v = dv_realloc(list->v, list->n * sizeof(*v));
+    struct dv_have **v = dv_realloc(list->v, list->n * sizeof(struct dv_have *));
     if (v)
         list->v = v;
 }
