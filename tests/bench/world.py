@@ -241,8 +241,8 @@ class World(Loads, Cluster):
 
     def wait_warm(self, name, seconds=60):
         wait_until(f"{name} is warm", lambda: self.describe(name)["status"]["ready"] >= 1, seconds)
-        container = self.describe(name)["replicas"][0]["container"]
-        return self._settle(container)
+        replica = self.describe(name)["replicas"][0]
+        return self._settle(replica["container"], replica["address"])  # its network may be a holder's
 
     def start_plain(self, image=FUNCTION):
         """The function without Davit: a container of the engine's own."""
@@ -251,15 +251,16 @@ class World(Loads, Cluster):
         self.engine.call("POST", f"/containers/{container}/start")
         return self._settle(container)
 
-    def _settle(self, container):
+    def _settle(self, container, address=None):
         """Pin the container's processes to the load's side; its address once it answers."""
         state = self.engine.call("GET", f"/containers/{container}/json").json
         for task in os.listdir(f"/proc/{state['State']['Pid']}/task"):
             os.sched_setaffinity(int(task), self.load_cpus)
-        networks = state["NetworkSettings"]["Networks"].values()
-        address = next(n["IPAddress"] for n in networks if n["IPAddress"])
-        self.wait_answers(address, 8080)
-        return f"{address}:8080"
+        if not address:
+            networks = state["NetworkSettings"]["Networks"].values()
+            address = next(f"{n['IPAddress']}:8080" for n in networks if n["IPAddress"])
+        self.wait_answers(*address.rsplit(":", 1))
+        return address
 
     def wait_answers(self, host, port, path="/"):
         def answers():
