@@ -8,6 +8,7 @@ import time
 
 from cluster import HELLO, TOOLS, Cluster, metric_sum, metrics_of, run
 from scenario import equal, main, scenario, wait_until
+from usage import cgroup_usage
 
 cluster = None
 
@@ -130,34 +131,6 @@ def describe_and_metrics_agree_with_the_engines_and_the_cgroup_files():
 
 def running_in(metrics, name):
     return sum(metric_sum(metrics, name, state=s) for s in ("warm", "frozen"))
-
-
-def cgroup_usage(pid):
-    """What the kernel says, by the process's own cgroup files, on v1 and v2."""
-    with open(f"/proc/{pid}/cgroup") as f:
-        groups = dict(line.strip().split(":", 2)[1:] for line in f)
-    memory_v1 = next((f"/sys/fs/cgroup/memory{p}" for c, p in groups.items() if "memory" in c.split(",")), None)
-    if memory_v1:
-        cpu = next(f"/sys/fs/cgroup/{c}{p}" for c, p in groups.items() if "cpuacct" in c.split(","))
-        if not os.path.exists(cpu):
-            cpu = next(f"/sys/fs/cgroup/cpuacct{p}" for c, p in groups.items() if "cpuacct" in c.split(","))
-        total, stat = number(f"{memory_v1}/memory.usage_in_bytes"), table(f"{memory_v1}/memory.stat")
-        return {"memory": total - stat.get("total_inactive_file", 0), "limit": number(f"{memory_v1}/memory.limit_in_bytes"),
-                "cpu_us": number(f"{cpu}/cpuacct.usage") // 1000}
-    path = "/sys/fs/cgroup" + groups[""]
-    stat = table(f"{path}/memory.stat")
-    return {"memory": number(f"{path}/memory.current") - stat["inactive_file"], "limit": number(f"{path}/memory.max"),
-            "cpu_us": table(f"{path}/cpu.stat")["usage_usec"]}
-
-
-def number(path):
-    with open(path) as f:
-        return int(f.read())
-
-
-def table(path):
-    with open(path) as f:
-        return {k: int(v) for k, v in (line.split() for line in f)}
 
 
 @scenario

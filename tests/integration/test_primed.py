@@ -1,9 +1,11 @@
 """Primed sandboxes on a real engine: from zero without the engine, and nothing lost or doubled when the agent is killed."""
 import concurrent.futures
+import statistics
 import time
 
 from cluster import Cluster, metric_sum
 from scenario import equal, main, scenario, wait_until
+from usage import container_memory
 
 cluster = None
 
@@ -46,6 +48,14 @@ def all_add_up():
     equal(ready(), len(closed), "closed ones that are ready")
     assert len(closed) >= 3, f"{len(closed)} closed ones"
     return True
+
+
+@scenario
+def a_sandbox_that_waits_costs_three_megabytes_at_most():
+    engine = node().engine
+    costs = [container_memory(engine.pid_of(c["Id"])) for c in engine.containers("dev.davit.primed")]
+    equal(len(costs), 3, "sandboxes")
+    assert statistics.median(sum(c.values()) for c in costs) <= 3_000_000, f"bytes of each: {costs}"
 
 
 @scenario
