@@ -461,7 +461,7 @@ static int sign_over(struct sb_box *b, struct sb_replica *r, struct dv_err *err)
     if (!rc)
         rc = sb_box_path(b, "/replica", path, sizeof(path));
     if (!rc)
-        rc = sb_file_put(path, dv_sv_c(id), 0600, err);
+        rc = sb_file_replace(path, dv_sv_c(id), err);
     return rc ? rc : sb_secrets_write(r, err);
 }
 
@@ -541,7 +541,7 @@ static bool word_of_opened(struct sb_box *b, const struct dv_gate_word *w)
         if (w->pid)
             return true;
         sb_gate_close(&b->gate);
-        sb_replica_fail(r, DV_REASON_CREATE_FAILED, "its program was not started before the agent restarted");
+        sb_replica_fail(r, DV_REASON_INTERRUPTED, "");
         return false;
     case DV_GATE_REFUSED:
         sb_gate_close(&b->gate);

@@ -25,7 +25,9 @@ static void detach(struct sb_replica *r)
     if (dv_carry_load(r->sb->cfg.carry, r->id, &in_flight, &served) == DV_OK)
         r->served = served;
     r->in_flight = 0;
-    const char *why = r->reason == DV_REASON_STOPPED ? "the replica was stopped" : r->message;
+    const char *why = r->reason == DV_REASON_STOPPED ? "the replica was stopped"
+                      : r->message[0]                ? r->message
+                                                     : dv_reason_text(r->reason);
     if (dv_carry_replica_ended(r->sb->cfg.carry, r->id, why) == DV_OK && r->holder)
         sb_holder_closing(r->holder, r->id);
 }

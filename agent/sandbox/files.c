@@ -33,6 +33,19 @@ int sb_file_put(const char *path, struct dv_sv bytes, mode_t mode, struct dv_err
     return fchmod(fd, mode) < 0 ? dv_err_sys(err, DV_E_IO, errno, "%s", path) : DV_OK;
 }
 
+int sb_file_replace(const char *path, struct dv_sv bytes, struct dv_err *err)
+{
+    char temp[4096];
+    int n = snprintf(temp, sizeof(temp), "%s.new", path);
+    int rc = n > 0 && (size_t)n < sizeof(temp) ? DV_OK : DV_TOO_LARGE;
+    if (rc)
+        return dv_err_set(err, rc, "%s", path);
+    rc = sb_file_put(temp, bytes, 0600, err);
+    if (!rc && rename(temp, path) < 0)
+        rc = dv_err_sys(err, DV_E_IO, errno, "%s", path);
+    return rc;
+}
+
 /* ---- replicas ---- */
 
 static int replica_path(const struct sb_replica *r, const char *suffix, char *out, size_t cap)
@@ -46,7 +59,7 @@ static int replica_path(const struct sb_replica *r, const char *suffix, char *ou
 int sb_file_save(struct sb_replica *r, struct dv_err *err)
 {
     DV_AUTO_BUF struct dv_buf text = DV_BUF_INIT;
-    char path[4096], temp[4096];
+    char path[4096];
     struct dv_cmd_start cmd = r->cmd;
     cmd.secrets = NULL;
     cmd.n_secrets = 0;
@@ -55,14 +68,7 @@ int sb_file_save(struct sb_replica *r, struct dv_err *err)
     int rc = dv_wire_encode(&dv_type_control, &msg, &text);
     if (!rc)
         rc = replica_path(r, ".json", path, sizeof(path));
-    if (!rc)
-        rc = replica_path(r, ".new", temp, sizeof(temp));
-    if (rc)
-        return dv_err_set(err, rc, "saving the replica");
-    rc = sb_file_put(temp, dv_buf_sv(&text), 0600, err);
-    if (!rc && rename(temp, path) < 0)
-        rc = dv_err_sys(err, DV_E_IO, errno, "%s", path);
-    return rc;
+    return rc ? dv_err_set(err, rc, "saving the replica") : sb_file_replace(path, dv_buf_sv(&text), err);
 }
 
 static void secrets_drop(struct sb_replica *r)

@@ -358,7 +358,7 @@ static void on_inspected(void *ctx, int code, const struct dv_engine_container *
     if (!sb_replica_back(r) || r->phase < PH_INSPECT || r->phase > PH_DRAIN)
         return;
     if (code == DV_NOT_FOUND) {
-        sb_replica_fail(r, DV_REASON_EXITED, "its container was removed by somebody else");
+        sb_replica_fail(r, DV_REASON_REMOVED, "");
         return;
     }
     if (code && r->phase != PH_INSPECT) { /* only a second look: what we knew still holds */

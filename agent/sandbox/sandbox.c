@@ -63,8 +63,8 @@ static void act(struct dv_sandbox *s, const struct dv_rc_action *a)
             sb_replica_look(r);
         break;
     case DV_RC_LOST:
-        if (r)
-            sb_replica_fail(r, DV_REASON_EXITED, "its container is gone");
+        if (r) /* a container whose process ended would be in the list */
+            sb_replica_fail(r, r->phase == PH_LOST ? DV_REASON_INTERRUPTED : DV_REASON_REMOVED, "");
         break;
     case DV_RC_REMOVE:
         s->counts.orphans++;
@@ -231,7 +231,7 @@ static void on_event(void *ctx, const struct dv_engine_event *ev)
     else if (!strcmp(ev->action, "kill") || !strncmp(ev->action, "exec_create", 11))
         sb_sleep_rouse(r); /* somebody wants it to hear a signal, or to run another program */
     else if (!strcmp(ev->action, "destroy") && r->phase >= PH_PROBE && r->phase <= PH_DRAIN)
-        sb_replica_fail(r, DV_REASON_EXITED, "its container was removed by somebody else");
+        sb_replica_fail(r, DV_REASON_REMOVED, "");
 }
 
 static void on_events_over(void *ctx, int code, const struct dv_err *err)

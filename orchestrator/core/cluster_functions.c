@@ -256,7 +256,16 @@ static void settle_leaving(struct dv_cluster *c, struct dv_cluster_fn *f, const 
 
 static bool is_functions_fault(enum dv_reason reason)
 {
-    return reason != DV_REASON_NODE_LOST && reason != DV_REASON_ENGINE_DOWN && reason != DV_REASON_STOPPED;
+    switch (reason) {
+    case DV_REASON_STOPPED:
+    case DV_REASON_NODE_LOST:
+    case DV_REASON_ENGINE_DOWN:
+    case DV_REASON_INTERRUPTED:
+    case DV_REASON_REMOVED:
+        return false;
+    default:
+        return true;
+    }
 }
 
 static void tell_trouble(struct dv_cluster_fn *f, const struct dv_replica_report *rep)
@@ -280,15 +289,15 @@ void dv_cl_failed(struct dv_cluster *c, struct dv_cluster_fn *f, const struct dv
 {
     dv_cl_why((struct dv_cluster_replica *)r, "%s%s%s", dv_reason_text(rep->reason), rep->message ? ": " : "",
               rep->message ? rep->message : "");
-    if (is_functions_fault(rep->reason) && r->generation == f->generation) {
+    bool is_told = is_functions_fault(rep->reason) && r->generation == f->generation;
+    if (is_told) {
         tell_trouble(f, rep);
         if (was_ready && (r->is_adopted || now_ns - r->warm_ns >= DV_CRASHLOOP_PROVEN_NS))
             dv_crashloop_clear(&f->crash); /* it served; another may be made at once */
         else
             dv_crashloop_fail(&f->crash, now_ns);
     }
-    dv_cl_event(c, f, r, NULL, "failed", "%s",
-                r->generation == f->generation && f->trouble[0] ? f->trouble : r->why);
+    dv_cl_event(c, f, r, NULL, "failed", "%s", is_told && f->trouble[0] ? f->trouble : r->why);
 }
 
 static void update_failing(struct dv_cluster *c, struct dv_cluster_fn *f, uint64_t now_ns)

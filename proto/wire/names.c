@@ -64,6 +64,8 @@ const char *const dv_names_reason[] = {
     [DV_REASON_NODE_LOST] = "node_lost",
     [DV_REASON_ENGINE_DOWN] = "engine_down",
     [DV_REASON_STOPPED] = "stopped",
+    [DV_REASON_INTERRUPTED] = "interrupted",
+    [DV_REASON_REMOVED] = "removed",
     [DV_REASON_N] = NULL,
 };
 _Static_assert(DV_COUNT(dv_names_reason) == DV_REASON_N + 1, "a name for every reason");
@@ -80,6 +82,8 @@ static const char *const reason_texts[] = {
     [DV_REASON_NODE_LOST] = "the node is not reachable any more",
     [DV_REASON_ENGINE_DOWN] = "the node's container engine does not answer",
     [DV_REASON_STOPPED] = "stopped as wanted",
+    [DV_REASON_INTERRUPTED] = "the agent restarted in the middle of its start",
+    [DV_REASON_REMOVED] = "its container was removed by somebody else",
 };
 _Static_assert(DV_COUNT(reason_texts) == DV_REASON_N, "a text for every reason");
 

@@ -165,7 +165,9 @@ enum dv_reason {
     DV_REASON_NOT_READY, /* start_timeout passed without an answer to the probe */
     DV_REASON_NODE_LOST,
     DV_REASON_ENGINE_DOWN,
-    DV_REASON_STOPPED, /* as wanted */
+    DV_REASON_STOPPED,     /* as wanted */
+    DV_REASON_INTERRUPTED, /* the agent restarted in the middle of its start */
+    DV_REASON_REMOVED,     /* somebody else removed its container */
     DV_REASON_N
 };
 

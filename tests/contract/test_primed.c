@@ -422,17 +422,13 @@ static void the_next_agent_takes_closed_ones_over(void **state)
     assert_int_equal(sw_get(1)->r.times.create_us, 0);
 }
 
-static void one_signed_over_but_never_told_is_given_up(void **state)
+/* The agent that was asked for replica 1 died on the way: what it had written by then. */
+static void left_behind(const char *file, struct dv_sv bytes)
 {
-    (void)state;
-    want("probe:1", 1);
-    SW_UNTIL(n_ready() == 1);
-    /* signed over by an agent that died before it could say what to run */
-    char path[256], container[72];
-    (void)dv_copy(container, sizeof(container), g_procs[0].container);
-    const struct dv_engine_create *c = dv_engine_fake_spec(g_fake, container);
-    (void)snprintf(path, sizeof(path), "%s/../replica", gate_dir(c));
-    assert_int_equal(dv_file_write(path, DV_SV("0000000000000001"), 0600, NULL), DV_OK);
+    char path[256];
+    const struct dv_engine_create *c = dv_engine_fake_spec(g_fake, g_procs[0].container);
+    (void)snprintf(path, sizeof(path), "%s/../%s", gate_dir(c), file);
+    assert_int_equal(dv_file_write(path, bytes, 0600, NULL), DV_OK);
     DV_AUTO_ARENA struct dv_arena arena = DV_ARENA_INIT;
     DV_AUTO_BUF struct dv_buf text = DV_BUF_INIT;
     struct dv_cmd_start cmd = {.id = 1, .fn_uid = 7, .generation = 1};
@@ -445,13 +441,42 @@ static void one_signed_over_but_never_told_is_given_up(void **state)
     assert_int_equal(dv_mkdirs(path, 0700, NULL), DV_OK);
     (void)snprintf(path, sizeof(path), "%s/replicas/0000000000000001.json", sw.dir);
     assert_int_equal(dv_file_write(path, dv_buf_sv(&text), 0600, NULL), DV_OK);
+}
+
+static void one_signed_over_but_never_told_is_given_up(void **state)
+{
+    (void)state;
+    char container[72];
+    want("probe:1", 1);
+    SW_UNTIL(n_ready() == 1);
+    (void)dv_copy(container, sizeof(container), g_procs[0].container);
+    left_behind("replica", DV_SV("0000000000000001"));
     restart();
     SW_UNTIL(sw_state(1) == DV_REPLICA_FAILED);
-    assert_non_null(strstr(sw_get(1)->message, "was not started"));
+    assert_int_equal(sw_get(1)->r.reason, DV_REASON_INTERRUPTED);
     SW_UNTIL(!dv_engine_fake_spec(g_fake, container));
     want("probe:1", 1);
     SW_UNTIL(n_ready() == 1);
     assert_int_equal(dv_engine_fake_count(g_fake, NULL), 1);
+}
+
+static void one_that_was_about_to_be_signed_over_stays_closed(void **state)
+{
+    (void)state;
+    want("probe:1", 1);
+    SW_UNTIL(n_ready() == 1);
+    uint64_t creates = dv_engine_fake_calls(g_fake, DV_FAKE_CREATE);
+    left_behind("replica.new", DV_SV("00000"));
+    restart();
+    SW_UNTIL(sw_state(1) == DV_REPLICA_FAILED);
+    assert_int_equal(sw_get(1)->r.reason, DV_REASON_INTERRUPTED);
+    SW_UNTIL(n_ready() == 1);
+    want("probe:1", 1);
+    sw_start(2, 7, fn(""));
+    wait_warm(2);
+    assert_int_equal(sw_get(2)->r.times.create_us, 0);
+    SW_UNTIL(n_ready() == 1); /* the one that was made for the next */
+    assert_int_equal(dv_engine_fake_calls(g_fake, DV_FAKE_CREATE), creates + 1);
 }
 
 /* Signed over to a replica that the agent no longer knows: it may be running somebody's program. */
@@ -554,6 +579,7 @@ int main(void)
         T(with_the_engine_away_limits_cannot_be_set_and_it_is_told),
         T(the_next_agent_takes_closed_ones_over),
         T(one_signed_over_but_never_told_is_given_up),
+        T(one_that_was_about_to_be_signed_over_stays_closed),
         T(one_of_a_replica_that_is_forgotten_is_removed),
         T(another_image_under_the_name_empties_the_pool),
         T(an_opening_without_memory_ends_well_or_is_told),

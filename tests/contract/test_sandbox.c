@@ -439,7 +439,7 @@ static void a_container_that_somebody_removed_is_missed(void **state)
     wait_warm(1);
     sw.engine->ops->remove(sw.engine, sw_get(1)->container, true, on_removed, NULL);
     SW_UNTIL(sw_state(1) == DV_REPLICA_FAILED);
-    assert_int_equal(sw_get(1)->r.reason, DV_REASON_EXITED);
+    assert_int_equal(sw_get(1)->r.reason, DV_REASON_REMOVED);
 }
 
 static void stdio_functions_run_under_davit_init(void **state)

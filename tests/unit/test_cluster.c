@@ -204,6 +204,30 @@ static void a_deploy_or_a_success_ends_the_trouble(void **state)
     world_free(w);
 }
 
+static void what_befell_a_replica_is_not_held_against_its_function(void **state)
+{
+    (void)state;
+    const enum dv_reason befell[] = {DV_REASON_NODE_LOST, DV_REASON_ENGINE_DOWN, DV_REASON_INTERRUPTED,
+                                     DV_REASON_REMOVED};
+    for (size_t i = 0; i < DV_COUNT(befell); i++) {
+        struct world *w = world_new(1);
+        uint64_t f = deploy(w, 0, 4);
+        w->agents[0].breaks = befell[i];
+        demand(w, f, 1);
+        for (int turn = 0; turn < 100 && w->starts < 2; turn++)
+            pass(w, 10);
+        assert_int_equal(w->starts, 2); /* another one at once */
+        w->agents[0].breaks = DV_REASON_NONE;
+        pass(w, 500);
+        const struct dv_cluster_fn *fn = dv_cluster_fn_find(w->c, f);
+        assert_int_equal(fn->crash.failures, 0);
+        assert_string_equal(fn->failing, "");
+        assert_string_equal(fn->trouble, "");
+        assert_int_equal(tally(w, f).ready, 1);
+        world_free(w);
+    }
+}
+
 static void one_failed_replica_beside_others_does_not_make_the_function_fail(void **state)
 {
     (void)state;
@@ -367,6 +391,7 @@ int main(void)
         cmocka_unit_test(a_deploy_in_a_full_cluster_makes_room_one_by_one),
         cmocka_unit_test(a_failing_function_tells_its_callers_at_once_and_backs_off),
         cmocka_unit_test(a_deploy_or_a_success_ends_the_trouble),
+        cmocka_unit_test(what_befell_a_replica_is_not_held_against_its_function),
         cmocka_unit_test(one_failed_replica_beside_others_does_not_make_the_function_fail),
         cmocka_unit_test(a_removed_function_is_stopped_everywhere_and_late_reports_do_no_harm),
         cmocka_unit_test(a_function_that_says_nothing_of_idle_takes_the_clusters),
