@@ -307,6 +307,7 @@ static int open_parts(struct agent *a, struct dv_err *err)
     }
     struct dv_session_cfg sc = {.loop = a->loop,
                                 .listen_fd = fd,
+                                .address = a->set.advertise,
                                 .replicas_max = a->set.max_replicas,
                                 .on_control = on_control,
                                 .ctx = a};

@@ -12,6 +12,7 @@
 #include "agent/node/scraper.h"
 #include "proto/base/alloc.h"
 #include "proto/rt/log.h"
+#include "proto/rt/sys.h"
 #include "proto/wire/codec.h"
 
 #include <errno.h>
@@ -28,7 +29,7 @@ struct session_link {
 
 struct dv_session {
     struct dv_session_cfg cfg;
-    struct dv_io listener;
+    struct dv_io listener, near; /* near: gateways of this machine; fd -1: nobody listens there */
     struct dv_identity id;
     struct dv_sandbox *sandbox;
     struct dv_list links; /* in their handshake, and the one for control */
@@ -184,7 +185,11 @@ static void on_event(void *ctx, const struct dv_link_event *ev)
 static void watch_listener(struct dv_session *s)
 {
     bool may = s->sandbox && s->n_links < HANDSHAKES_MAX;
-    (void)dv_io_mod(s->cfg.loop, &s->listener, may ? EPOLLIN : 0); /* fails only when it is not registered */
+    struct dv_io *both[] = {&s->listener, &s->near};
+    for (size_t i = 0; i < DV_COUNT(both); i++)
+        if (both[i]->fd >= 0)
+            (void)dv_io_mod(s->cfg.loop, both[i],
+                            may ? EPOLLIN : 0); /* fails only when it is not registered */
 }
 
 static void link_drop(struct session_link *l)
@@ -266,10 +271,8 @@ static void take(struct dv_session *s, int fd)
     watch_listener(s);
 }
 
-static void on_listener(struct dv_io *io, uint32_t events)
+static void take_all(struct dv_session *s, struct dv_io *io)
 {
-    struct dv_session *s = DV_CONTAINER_OF(io, struct dv_session, listener);
-    (void)events;
     while (s->n_links < HANDSHAKES_MAX) {
         int fd = accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && errno == EINTR)
@@ -278,6 +281,32 @@ static void on_listener(struct dv_io *io, uint32_t events)
             return;
         take(s, fd);
     }
+}
+
+static void on_listener(struct dv_io *io, uint32_t events)
+{
+    (void)events;
+    take_all(DV_CONTAINER_OF(io, struct dv_session, listener), io);
+}
+
+static void on_near(struct dv_io *io, uint32_t events)
+{
+    (void)events;
+    take_all(DV_CONTAINER_OF(io, struct dv_session, near), io);
+}
+
+/* Faster, not needed: without it they come by TCP as everybody else. */
+static void listen_near(struct dv_session *s)
+{
+    struct dv_err err = DV_ERR_INIT;
+    int fd = -1, rc = dv_listen_near(s->cfg.address, &fd, &err);
+    if (!rc)
+        rc = dv_io_add(s->cfg.loop, &s->near, fd, 0, &err);
+    if (!rc)
+        return;
+    dv_log(DV_LOG_INFO, "gateways of this machine will come by TCP", DV_LS("error", dv_err_msg(&err, rc)));
+    if (fd >= 0)
+        (void)close(fd);
 }
 
 /* ---- life ---- */
@@ -291,6 +320,7 @@ int dv_session_new(const struct dv_session_cfg *cfg, struct dv_session **out, st
     }
     s->cfg = *cfg;
     s->listener = (struct dv_io){.fd = -1, .fn = on_listener};
+    s->near = (struct dv_io){.fd = -1, .fn = on_near};
     s->timer.fn = on_timer;
     s->gather.fn = on_gather;
     dv_list_init(&s->gather.node);
@@ -308,16 +338,21 @@ int dv_session_new(const struct dv_session_cfg *cfg, struct dv_session **out, st
         dv_free(s);
         return rc;
     }
+    if (cfg->address)
+        listen_near(s);
     *out = s;
     return DV_OK;
 }
 
-static void close_listener(struct dv_session *s)
+static void close_listeners(struct dv_session *s)
 {
-    int fd = s->listener.fd;
-    dv_io_del(s->cfg.loop, &s->listener);
-    if (fd >= 0)
-        (void)close(fd);
+    struct dv_io *both[] = {&s->listener, &s->near};
+    for (size_t i = 0; i < DV_COUNT(both); i++) {
+        int fd = both[i]->fd;
+        dv_io_del(s->cfg.loop, both[i]);
+        if (fd >= 0)
+            (void)close(fd);
+    }
 }
 
 static void drop_all(struct dv_session *s)
@@ -332,7 +367,7 @@ void dv_session_free(struct dv_session *s)
         return;
     s->control = NULL; /* nobody needs to be told any more */
     drop_all(s);
-    close_listener(s);
+    close_listeners(s);
     dv_timer_cancel(s->cfg.loop, &s->timer);
     dv_defer_cancel(&s->gather);
     dv_scraper_free(s->scraper);
@@ -354,7 +389,7 @@ void dv_session_open(struct dv_session *s, const struct dv_identity *id, struct 
 
 void dv_session_goaway(struct dv_session *s)
 {
-    close_listener(s);
+    close_listeners(s);
     if (!s->control)
         return;
     (void)dv_link_goaway(dv_linkio_link(s->control->io)); /* one that fails here is about to close */

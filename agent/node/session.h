@@ -14,6 +14,7 @@ struct dv_session;
 struct dv_session_cfg {
     struct dv_loop *loop;
     int listen_fd;          /* taken */
+    const char *address;    /* as the orchestrator knows it: taken from near it, too; NULL: not */
     struct dv_carry *carry; /* borrowed */
     int64_t replicas_max;
     void (*on_control)(void *ctx, bool is_open); /* a control link opened, or the only one closed */

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <stddef.h>
 
 static int parse_unix(const char *path, struct dv_addr *out, struct dv_err *err)
 {
@@ -16,6 +17,19 @@ static int parse_unix(const char *path, struct dv_addr *out, struct dv_err *err)
     struct dv_addr a = {.len = sizeof(a.un)};
     a.un.sun_family = AF_UNIX;
     memcpy(a.un.sun_path, path, n);
+    *out = a;
+    return DV_OK;
+}
+
+int dv_addr_near(const char *address, struct dv_addr *out)
+{
+    struct dv_addr a = {.len = 0};
+    size_t cap = sizeof(a.un.sun_path) - 1; /* the first byte stays zero: no file */
+    int n = snprintf(a.un.sun_path + 1, cap, "davit-link/%s", address);
+    if (n < 0 || (size_t)n >= cap)
+        return DV_TOO_LARGE;
+    a.un.sun_family = AF_UNIX;
+    a.len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
     *out = a;
     return DV_OK;
 }
@@ -68,7 +82,8 @@ void dv_addr_text(const struct dv_addr *a, char *out, size_t cap)
 {
     char host[INET6_ADDRSTRLEN] = "?";
     if (a->sa.sa_family == AF_UNIX) {
-        (void)snprintf(out, cap, "unix:%s", a->un.sun_path);
+        bool is_abstract = !a->un.sun_path[0];
+        (void)snprintf(out, cap, is_abstract ? "unix:@%s" : "unix:%s", a->un.sun_path + is_abstract);
     } else if (a->sa.sa_family == AF_INET6) {
         (void)inet_ntop(AF_INET6, &a->in6.sin6_addr, host, sizeof(host));
         (void)snprintf(out, cap, "[%s]:%u", host, ntohs(a->in6.sin6_port));

@@ -23,8 +23,12 @@ struct dv_addr {
 
 /* DV_OK, or DV_INVALID (err says what is wrong with it). */
 int dv_addr_parse(const char *text, struct dv_addr *out, struct dv_err *err);
-/* Always terminated, cut when cap is too small. */
+/* Always terminated, cut when cap is too small.  An abstract unix socket: "unix:@name". */
 void dv_addr_text(const struct dv_addr *a, char *out, size_t cap);
+/* Where whoever listens at `address` ("host:port", to the letter) may be reached besides: an abstract unix
+ * socket, which only programs of the same machine and network namespace see, for less than loopback costs.
+ * It proves nothing about who listens there.  DV_OK; DV_TOO_LARGE. */
+int dv_addr_near(const char *address, struct dv_addr *out);
 /* Only this machine reaches it: 127.0.0.0/8, ::1, unix. */
 bool dv_addr_is_loopback(const struct dv_addr *a);
 

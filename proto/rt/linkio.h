@@ -9,8 +9,9 @@
 struct dv_linkio;
 struct dv_linkio_cfg {
     struct dv_link_cfg link; /* on_event and ctx are the user's; nonce is filled in here */
-    uint64_t ping_ns;        /* silence after which a ping goes out; default 1 s */
-    uint64_t dead_ns;        /* silence after which the connection is given up; default 5 s */
+    bool is_near_first; /* connect: through dv_addr_near where somebody listens there, by address otherwise */
+    uint64_t ping_ns;   /* silence after which a ping goes out; default 1 s */
+    uint64_t dead_ns;   /* silence after which the connection is given up; default 5 s */
     /* Right after EV_OPEN was delivered, outside of every dv_link call: the place where a link may be
      * detached (frames behind the handshake have not been read yet).  May be NULL. */
     void (*on_open)(void *ctx, struct dv_linkio *io);
@@ -30,6 +31,7 @@ int dv_linkio_connect(struct dv_loop *loop, const char *address, const struct dv
 int dv_linkio_accept(struct dv_loop *loop, int fd, const struct dv_linkio_cfg *cfg, struct dv_linkio **out,
                      struct dv_err *err);
 struct dv_link *dv_linkio_link(struct dv_linkio *io);
+int dv_linkio_fd(const struct dv_linkio *io); /* its socket, to ask it something; -1: none (any more) */
 /* After any dv_link_* call that may have produced output: write at the end of this turn. */
 void dv_linkio_kick(struct dv_linkio *io);
 /* Write now what the socket takes, for an owner that frees the link next.  Outside of this link's callbacks;

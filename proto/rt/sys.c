@@ -1,5 +1,6 @@
 /* Files, random bytes, addresses, listeners.  Signals stand in signals.c. */
 #include "proto/rt/sys.h"
+#include "proto/rt/addr.h"
 #include "proto/base/alloc.h"
 
 #include <errno.h>
@@ -326,6 +327,19 @@ int dv_listen_unix(const char *path, unsigned mode, int *out_fd, struct dv_err *
         (void)unlink(path);
         return dv_err_sys(err, file_code(why), why, "socket %s", path);
     }
+    *out_fd = dv_steal_fd(&fd);
+    return DV_OK;
+}
+
+int dv_listen_near(const char *address, int *out_fd, struct dv_err *err)
+{
+    struct dv_addr a;
+    int rc = dv_addr_near(address, &a);
+    if (rc)
+        return dv_err_set(err, rc, "the name of a socket for %s", address);
+    DV_AUTO_FD int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, &a.sa, a.len) < 0 || listen(fd, 4096) < 0)
+        return dv_err_sys(err, errno == EADDRINUSE ? DV_EXISTS : DV_E_IO, errno, "socket near %s", address);
     *out_fd = dv_steal_fd(&fd);
     return DV_OK;
 }

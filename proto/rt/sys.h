@@ -48,6 +48,9 @@ int dv_listen_tcp(const char *address, unsigned flags, const char *option, int *
  * DV_OK; DV_INVALID (path too long, or not a socket); DV_EXISTS (another program listens there); DV_DENIED;
  * DV_E_IO. */
 int dv_listen_unix(const char *path, unsigned mode, int *out_fd, struct dv_err *err);
+/* The same where dv_addr_near leads.  DV_OK; DV_EXISTS (another program listens there); DV_TOO_LARGE;
+ * DV_E_IO. */
+int dv_listen_near(const char *address, int *out_fd, struct dv_err *err);
 int dv_socket_port(int fd); /* as bound; 0 when it has none */
 
 /* ---- signals ---- */

@@ -4,7 +4,9 @@
  * Open loop: request k is due at start + k / rate whatever the answers do.  It leaves on the connection that
  * became free last; when none is free it waits, and its latency counts from when it was due.  A slow answer
  * is thus paid by everything that should have been sent meanwhile ("coordinated omission" is what is left out
- * otherwise).
+ * otherwise).  For its last millisecond before the next one is due the loop looks and gives way in turn: a sleep of
+ * some microseconds costs timers and wake-ups (in a virtual machine 20 us and more of processor time a request),
+ * which the function beside it would pay for, and everybody's latencies would be the load's own.
  *
  * Idle connections send one request and then nothing, slow ones a byte of a request each second; both only
  * weigh on the server, their answers are not counted. */
@@ -12,7 +14,7 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
-#include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -416,15 +418,16 @@ static void start_if_ready(struct run *r, uint64_t begin_ns)
     r->end_ns = r->count_from_ns + r->cfg->duration_ns;
 }
 
-/* Up to the nanosecond, which epoll_wait alone cannot, and its successor only on recent kernels. */
+/* Sleep through whole milliseconds, then look. */
 static int wait_until(struct run *r, uint64_t until_ns, struct epoll_event *events)
 {
-    struct pollfd any = {.fd = r->epoll, .events = POLLIN};
     uint64_t wait_ns = until_ns > r->now_ns ? until_ns - r->now_ns : 0;
-    struct timespec wait = {.tv_nsec = (long)wait_ns};
-    if (wait_ns % 1000000 == 0)
-        return epoll_wait(r->epoll, events, EVENTS_MAX, (int)(wait_ns / 1000000));
-    return ppoll(&any, 1, &wait, NULL) > 0 ? epoll_wait(r->epoll, events, EVENTS_MAX, 0) : 0;
+    int n = epoll_wait(r->epoll, events, EVENTS_MAX, (int)(wait_ns / 1000000));
+    while (!n && clock_ns() < until_ns) {
+        (void)sched_yield();
+        n = epoll_wait(r->epoll, events, EVENTS_MAX, 0);
+    }
+    return n;
 }
 
 static void wait_events(struct run *r)

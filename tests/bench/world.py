@@ -237,7 +237,9 @@ class World(Loads, Cluster):
         spec.setdefault("cpu", "always")  # others ask it directly, and Davit would think it idle
         spec.setdefault("scale", {}).update({"min": 1, "max": 1, "concurrency": concurrency, "queue_max": 10000})
         self.deploy(name, image, **spec)
-        return self.wait_warm(name)
+        address = self.wait_warm(name)
+        self.node.wait_pools()  # the engine has nothing left to do beside us
+        return address
 
     def wait_warm(self, name, seconds=60):
         wait_until(f"{name} is warm", lambda: self.describe(name)["status"]["ready"] >= 1, seconds)

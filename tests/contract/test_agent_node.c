@@ -8,13 +8,15 @@
 #include "proto/rt/httpd.h"
 #include "tests/support/sandbox_world.h"
 
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 static struct {
     struct dv_engine_fake *fake;
     struct dv_session *session;
     struct dv_identity id;
-    int port, listen_fd, fn_port;
+    int listen_fd, fn_port;
+    char address[32];
     /* the orchestrator */
     struct dv_linkio *control, *data;
     bool is_control_open, is_data_open, is_control_closed, is_going;
@@ -102,13 +104,12 @@ static struct dv_linkio *dial(enum dv_link_purpose purpose, uint8_t key_byte,
                               void (*on_event)(void *ctx, const struct dv_link_event *ev))
 {
     struct dv_linkio *io;
-    char address[32];
     struct dv_linkio_cfg cfg = {
         .link = {.role = DV_LINK_CLIENT, .purpose = purpose, .node = w.id.node, .on_event = on_event},
+        .is_near_first = purpose == DV_LINK_DATA_CONN,
         .on_closed = on_control_closed};
     memset(cfg.link.key, key_byte, sizeof(cfg.link.key));
-    (void)snprintf(address, sizeof(address), "127.0.0.1:%d", w.port);
-    assert_int_equal(dv_linkio_connect(sw.loop, address, &cfg, &io, NULL), DV_OK);
+    assert_int_equal(dv_linkio_connect(sw.loop, w.address, &cfg, &io, NULL), DV_OK);
     return io;
 }
 
@@ -125,9 +126,13 @@ static int setup(void **state)
     w.fn_port = dv_socket_port(w.listen_fd);
     int fd;
     assert_int_equal(dv_listen_tcp("127.0.0.1:0", 0, NULL, &fd, NULL), DV_OK);
-    w.port = dv_socket_port(fd);
-    struct dv_session_cfg sc = {
-        .loop = sw.loop, .listen_fd = fd, .carry = sw.carry, .replicas_max = 10, .on_control = on_control};
+    (void)snprintf(w.address, sizeof(w.address), "127.0.0.1:%d", dv_socket_port(fd));
+    struct dv_session_cfg sc = {.loop = sw.loop,
+                                .listen_fd = fd,
+                                .address = w.address,
+                                .carry = sw.carry,
+                                .replicas_max = 10,
+                                .on_control = on_control};
     assert_int_equal(dv_session_new(&sc, &w.session, NULL), DV_OK);
     struct dv_sandbox_cfg cfg = {.loop = sw.loop,
                                  .engine = sw.engine,
@@ -272,6 +277,23 @@ static void data_links_go_to_the_carry(void **state)
     UNTIL(dv_link_n_streams(dv_linkio_link(w.data)) == 0); /* reset: no such replica */
 }
 
+static void a_gateway_of_the_same_machine_comes_without_tcp_until_the_agent_leaves(void **state)
+{
+    (void)state;
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof(peer);
+    int fd;
+    assert_int_equal(dv_listen_near(w.address, &fd, NULL), DV_EXISTS);
+    w.data = dial(DV_LINK_DATA_CONN, 'k', on_data_event);
+    UNTIL(w.is_data_open);
+    assert_int_equal(getpeername(dv_linkio_fd(w.data), (struct sockaddr *)&peer, &n), 0);
+    assert_int_equal(peer.ss_family, AF_UNIX);
+    open_control();
+    dv_session_goaway(w.session);
+    assert_int_equal(dv_listen_near(w.address, &fd, NULL), DV_OK); /* the next agent's place */
+    (void)close(fd);
+}
+
 static void losing_the_control_link_is_told_and_replicas_stay(void **state)
 {
     (void)state;
@@ -407,6 +429,7 @@ int main(void)
         T(the_newest_control_link_counts),
         T(a_link_with_a_wrong_key_is_refused),
         T(data_links_go_to_the_carry),
+        T(a_gateway_of_the_same_machine_comes_without_tcp_until_the_agent_leaves),
         T(losing_the_control_link_is_told_and_replicas_stay),
         T(a_leaving_agent_says_so),
         T(a_link_in_its_handshake_may_still_bring_requests),

@@ -239,6 +239,15 @@ class Node:
     def metrics(self):
         return metrics_of(http.client.HTTPConnection(self.address, 8083, timeout=10))
 
+    def wait_pools(self, networks=8, primed=0, seconds=60):
+        """The pools are full and nothing is being made: what comes next has the machine to itself."""
+        def full():
+            m = self.metrics()
+            at = {s: metric_sum(m, "davit_agent_networks", state=s) for s in ("making", "ready", "closing", "removing")}
+            return (at["ready"] >= networks and not at["making"] + at["closing"] + at["removing"]
+                    and metric_sum(m, "davit_agent_primed_ready") >= primed and not metric_sum(m, "davit_agent_primed_making"))
+        wait_until(f"networks and sandboxes of {self.name} are ready", full, seconds, every=0.02)
+
 
 def metrics_of(connection):
     """Prometheus text -> {(name, ((label, value), ...)): number}."""

@@ -5,13 +5,16 @@
 #include <cmocka.h>
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "proto/base/alloc.h"
 #include "proto/rt/addr.h"
 #include "proto/rt/linkio.h"
 #include "proto/rt/mailbox.h"
+#include "proto/rt/sys.h"
 
 /* Real sockets on loopback, one loop for both ends unless a test says otherwise. */
 
@@ -450,6 +453,74 @@ static void a_link_that_opened_moves_to_another_loop_with_the_frames_behind_the_
     dv_loop_free(other.loop);
 }
 
+/* ---- on the same machine ---- */
+
+static sa_family_t family_of_server(void)
+{
+    struct dv_addr a = {.len = sizeof(a.un)};
+    assert_int_equal(getsockname(dv_linkio_fd(server.io), &a.sa, &a.len), 0);
+    return a.sa.sa_family;
+}
+
+static void a_server_of_the_same_machine_is_met_near_its_address(void **state)
+{
+    (void)state;
+    struct dv_io near = {.fd = -1, .fn = on_accept};
+    int fd, second;
+    assert_int_equal(dv_listen_near(address, &fd, NULL), DV_OK);
+    assert_int_equal(dv_listen_near(address, &second, NULL), DV_EXISTS);
+    assert_int_equal(dv_io_add(loop, &near, fd, EPOLLIN, NULL), DV_OK);
+    client.cfg.is_near_first = true;
+    open_both();
+    assert_int_equal(family_of_server(), AF_UNIX);
+    open_stream(true);
+    RUN_UNTIL(server.n_requests == 1);
+    dv_io_del(loop, &near);
+    (void)close(fd);
+}
+
+static void where_nobody_is_near_the_address_is_taken(void **state)
+{
+    (void)state;
+    client.cfg.is_near_first = true;
+    open_both();
+    assert_int_equal(family_of_server(), AF_INET);
+}
+
+static void whoever_wants_the_address_gets_it(void **state)
+{
+    (void)state;
+    int fd;
+    assert_int_equal(dv_listen_near(address, &fd, NULL), DV_OK);
+    open_both();
+    assert_int_equal(family_of_server(), AF_INET);
+    (void)close(fd);
+}
+
+static void another_users_socket_near_the_address_is_not_believed(void **state)
+{
+    (void)state;
+    int ready[2], fd;
+    char byte = 0;
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(pipe(ready), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) { /* a nobody who was there first */
+        bool is_there = setuid(65534) == 0 && dv_listen_near(address, &fd, NULL) == DV_OK;
+        _exit(is_there && write(ready[1], "x", 1) == 1 ? pause() : 1);
+    }
+    (void)close(ready[1]);
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    client.cfg.is_near_first = true;
+    open_both();
+    assert_int_equal(family_of_server(), AF_INET);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    (void)close(ready[0]);
+}
+
 /* ---- addresses ---- */
 
 static void addresses_are_numeric_hosts_with_ports_or_unix_paths(void **state)
@@ -495,6 +566,10 @@ int main(void)
         on_sockets(a_side_that_leaves_closes_after_its_last_answer_has_arrived),
         on_sockets(a_side_that_leaves_gives_up_a_peer_that_does_not_close),
         on_sockets(a_link_that_opened_moves_to_another_loop_with_the_frames_behind_the_handshake),
+        on_sockets(a_server_of_the_same_machine_is_met_near_its_address),
+        on_sockets(where_nobody_is_near_the_address_is_taken),
+        on_sockets(whoever_wants_the_address_gets_it),
+        on_sockets(another_users_socket_near_the_address_is_not_believed),
         cmocka_unit_test(addresses_are_numeric_hosts_with_ports_or_unix_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
