@@ -120,6 +120,29 @@ class _Busy:
         self.value = 1 - idle / total if total else 0.0
 
 
+SPIN = """
+import time
+end = last = time.perf_counter_ns()
+end, gaps = end + SECONDS * 10**9, []
+while last < end:
+    now = time.perf_counter_ns()
+    if now - last > 500_000:
+        gaps.append(now - last)
+    last = now
+print(len(gaps), sum(gaps))
+"""
+
+
+def machine_stalls(cpus, seconds=2):
+    """How often a program that only looks at the clock is stopped for over 0.5 ms while all these processors are busy, and
+    for how long together: what the machine, or the host of a virtual one, takes for itself."""
+    spin = SPIN.replace("SECONDS", str(seconds))
+    started = [subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(c), sys.executable, "-c", spin],
+                                stdout=subprocess.PIPE, text=True) for c in sorted(cpus)]
+    seen = [[int(x) for x in p.communicate()[0].split()] for p in started]
+    return {"per_s": round(sum(n for n, _ in seen) / seconds, 1), "ms_per_s": round(sum(ns for _, ns in seen) / 1e6 / seconds, 2)}
+
+
 def median(values):
     return statistics.median(values)
 
