@@ -541,7 +541,7 @@ static bool word_of_opened(struct sb_box *b, const struct dv_gate_word *w)
         if (w->pid)
             return true;
         sb_gate_close(&b->gate);
-        sb_replica_fail(r, DV_REASON_INTERRUPTED, "");
+        sb_replica_fail(r, DV_REASON_INTERRUPTED, "its program had not been started yet");
         return false;
     case DV_GATE_REFUSED:
         sb_gate_close(&b->gate);

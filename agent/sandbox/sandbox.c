@@ -63,8 +63,10 @@ static void act(struct dv_sandbox *s, const struct dv_rc_action *a)
             sb_replica_look(r);
         break;
     case DV_RC_LOST:
-        if (r) /* a container whose process ended would be in the list */
-            sb_replica_fail(r, r->phase == PH_LOST ? DV_REASON_INTERRUPTED : DV_REASON_REMOVED, "");
+        if (r && r->phase == PH_LOST) /* one whose process had ended would be in the list */
+            sb_replica_fail(r, DV_REASON_INTERRUPTED, "its container is not there");
+        else if (r)
+            sb_replica_fail(r, DV_REASON_REMOVED, "");
         break;
     case DV_RC_REMOVE:
         s->counts.orphans++;

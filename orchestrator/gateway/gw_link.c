@@ -158,7 +158,7 @@ static void on_closed(void *ctx, int code, const struct dv_err *err)
     if (n->is_open && !n->is_going)
         dv_log(DV_LOG_WARN, "link to node broke", DV_LID("node", n->id), DV_LU("loop", n->loop->index),
                DV_LS("error", dv_err_msg(err, code)));
-    if (!n->is_going)                      /* an agent that has said so may close */
+    if (!n->is_going) /* an agent that has said so may close */
         dv_live_add(&n->loop->n.link_failures, 1);
     drop_link(n, "the connection to the function's node broke while the request was inside");
     reconnect_later(n);

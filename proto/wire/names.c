@@ -82,7 +82,7 @@ static const char *const reason_texts[] = {
     [DV_REASON_NODE_LOST] = "the node is not reachable any more",
     [DV_REASON_ENGINE_DOWN] = "the node's container engine does not answer",
     [DV_REASON_STOPPED] = "stopped as wanted",
-    [DV_REASON_INTERRUPTED] = "the agent restarted in the middle of its start",
+    [DV_REASON_INTERRUPTED] = "it did not outlive a restart of the agent",
     [DV_REASON_REMOVED] = "its container was removed by somebody else",
 };
 _Static_assert(DV_COUNT(reason_texts) == DV_REASON_N, "a text for every reason");

@@ -166,7 +166,7 @@ enum dv_reason {
     DV_REASON_NODE_LOST,
     DV_REASON_ENGINE_DOWN,
     DV_REASON_STOPPED,     /* as wanted */
-    DV_REASON_INTERRUPTED, /* the agent restarted in the middle of its start */
+    DV_REASON_INTERRUPTED, /* an agent that restarted found no container of it, or nothing run in it */
     DV_REASON_REMOVED,     /* somebody else removed its container */
     DV_REASON_N
 };
