@@ -4,9 +4,9 @@
  * Open loop: request k is due at start + k / rate whatever the answers do.  It leaves on the connection that
  * became free last; when none is free it waits, and its latency counts from when it was due.  A slow answer
  * is thus paid by everything that should have been sent meanwhile ("coordinated omission" is what is left out
- * otherwise).  For its last millisecond before the next one is due the loop looks and gives way in turn: a sleep of
- * some microseconds costs timers and wake-ups (in a virtual machine 20 us and more of processor time a request),
- * which the function beside it would pay for, and everybody's latencies would be the load's own.
+ * otherwise).  For its last millisecond before the next one is due the loop looks and gives way in turn: a
+ * sleep of some microseconds costs timers and wake-ups (in a virtual machine 20 us and more of processor time
+ * a request), which the function beside it would pay for, and everybody's latencies would be the load's own.
  *
  * Idle connections send one request and then nothing, slow ones a byte of a request each second; both only
  * weigh on the server, their answers are not counted. */
