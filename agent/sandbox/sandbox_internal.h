@@ -264,7 +264,8 @@ void sb_reclaim_consider(struct dv_sandbox *s); /* every second, and after each 
 /* files.c */
 /* The whole file, not synced.  DV_OK; DV_E_IO. */
 int sb_file_put(const char *path, struct dv_sv bytes, mode_t mode, struct dv_err *err);
-/* The same at once: whoever reads it finds the old one or the new one, whenever this process ends. */
+/* The same at once: whoever reads it finds the old one or the new one, whenever this process ends.  Not
+ * dv_file_write, which waits for the disk: a start is waiting for us. */
 int sb_file_replace(const char *path, struct dv_sv bytes, struct dv_err *err);
 int sb_file_save(struct sb_replica *r, struct dv_err *err);
 /* The engine is about to be told to stop it: should this process end before that has happened, the next one
